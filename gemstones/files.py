@@ -1,0 +1,70 @@
+"""Files that are whole or absent: every write goes to a temporary file, is synced, and then takes its name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it is synced and renamed, on failure removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: str | Path) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(data: Any, path: str | Path) -> None:
+    """Byte-stable JSON: keys keep their order, floats keep all digits, not-a-number is refused."""
+    write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", path)
+
+
+def write_parquet(table: pd.DataFrame, path: str | Path) -> None:
+    with atomic(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def write_csv(table: pd.DataFrame, path: str | Path) -> None:
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def sha256(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_with(save: Callable[[Path], object], path: str | Path) -> None:
+    """Write through a library's own saver, such as a figure's `savefig`."""
+    with atomic(path) as temporary:
+        save(temporary)

@@ -1,0 +1,1 @@
+"""One tidy table of losses: its schema, its producers and its selections."""

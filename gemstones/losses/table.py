@@ -1,0 +1,89 @@
+"""The losses table: one row per run, step and validation set. Every producer writes it, every later stage reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+
+from gemstones.errors import UserError
+from gemstones.files import write_parquet
+from gemstones.losses.columns import COLUMNS, KEY, PHASES
+
+_finite = pa.Check(lambda column: np.isfinite(column.astype(float)), error="must be finite")
+_positive = pa.Check(lambda column: column > 0, error="must be greater than 0")
+
+SCHEMA = pa.DataFrameSchema(
+    {
+        name: pa.Column(
+            column.dtype,
+            [pa.Check.isin(PHASES)] if name == "phase" else [] if column.dtype == "string" else [_positive, _finite],
+            nullable=column.nullable,
+            description=column.description,
+        )
+        for name, column in COLUMNS.items()
+    },
+    strict=True,
+    ordered=True,
+    coerce=True,
+)
+
+
+def check(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Validate and sort a losses table.
+
+    Parameters
+    ----------
+    table : rows with any of the schema's columns; missing nullable ones are added as null.
+    source : how messages name the table, such as a file's path.
+
+    Raises
+    ------
+    UserError
+        Naming the source, the first row and the column at fault: a missing column, a wrong type, a loss that is not
+        a finite positive number, or two rows of one run, step and validation set.
+    """
+    missing = [name for name, column in SCHEMA.columns.items() if name not in table and not column.nullable]
+    if missing:
+        raise UserError(f"{source}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+    table = table.reindex(columns=list(SCHEMA.columns)).reset_index(drop=True)
+    try:
+        table = SCHEMA.validate(table)
+    except pa.errors.SchemaError as error:
+        raise UserError(f"{source}: {_fault(error, table)}") from None
+    known = table["run"].notna()
+    duplicated = known & table.duplicated(KEY)
+    if duplicated.any():
+        row = table[duplicated].iloc[0]
+        raise UserError(
+            f"{source}: row {table.index[duplicated][0]} repeats run {row['run']} at step {row['step']} on "
+            f"{row['validation_set']}; a run has one loss per step and validation set"
+        )
+    return table.sort_values([*KEY, "flops", "params"], ignore_index=True)
+
+
+def _fault(error: pa.errors.SchemaError, table: pd.DataFrame) -> str:
+    column = str(getattr(error.schema, "name", None) or "?")
+    wanted = f"wanted: {COLUMNS[column].description}" if column in COLUMNS else ""
+    cases = error.failure_cases
+    if isinstance(cases, pd.DataFrame) and len(cases) and pd.notna(cases["index"].iloc[0]):
+        index, value = int(cases["index"].iloc[0]), cases["failure_case"].iloc[0]
+        run, step = table.loc[index, "run"], table.loc[index, "step"]
+        where = f"row {index}" + (f" (run {run}, step {step})" if pd.notna(run) else "")
+        if pd.isna(value):
+            return f"{where}: column '{column}' is missing or not a number; {wanted}"
+        reason = getattr(error.check, "error", None) or f"is no {COLUMNS[column].dtype}"
+        return f"{where}: column '{column}' is {value!r}, {reason}; {wanted}"
+    return f"column '{column}': {str(error).splitlines()[0]}; {wanted}"
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read a losses table that this project wrote."""
+    return pd.read_parquet(path)
+
+
+def write(table: pd.DataFrame, path: str | Path) -> None:
+    """Check a losses table and write it atomically as parquet."""
+    write_parquet(check(table, str(path)), path)

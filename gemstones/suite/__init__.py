@@ -1,0 +1,1 @@
+"""What to train: shapes and their counts, the recipe's numbers for each shape, runs and their segments."""
