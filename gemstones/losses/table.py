@@ -53,6 +53,8 @@ def check(table: pd.DataFrame, source: str) -> pd.DataFrame:
         table = SCHEMA.validate(table)
     except pa.errors.SchemaError as error:
         raise UserError(f"{source}: {_fault(error, table)}") from None
+    except pa.errors.SchemaErrors as error:  # a column that is not of its type is reported this way
+        raise UserError(f"{source}: {_fault(error.schema_errors[0], table)}") from None
     known = table["run"].notna()
     duplicated = known & table.duplicated(KEY)
     if duplicated.any():
@@ -75,7 +77,7 @@ def _fault(error: pa.errors.SchemaError, table: pd.DataFrame) -> str:
         if pd.isna(value):
             return f"{where}: column '{column}' is missing or not a number; {wanted}"
         reason = getattr(error.check, "error", None) or f"is no {COLUMNS[column].dtype}"
-        return f"{where}: column '{column}' is {value!r}, {reason}; {wanted}"
+        return f"{where}: column '{column}' is {value}, {reason}; {wanted}"
     return f"column '{column}': {str(error).splitlines()[0]}; {wanted}"
 
 

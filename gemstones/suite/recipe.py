@@ -17,10 +17,7 @@ PATCH_WIDTH_PER_LAYER = 100
 def scaling_depth(shape: str, recipe: Recipe) -> int:
     """The depth that learning rate and initialisation see: the real one, or ⌈width/100⌉ for patched shapes."""
     width, depth = parse(shape)
-    if recipe.patched is None:
-        patched = width / depth > recipe.patch_above_aspect_ratio
-    else:
-        patched = shape in recipe.patched
+    patched = width / depth > recipe.patch_above_aspect_ratio if recipe.patched is None else shape in recipe.patched
     return math.ceil(width / PATCH_WIDTH_PER_LAYER) if patched else depth
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from gemstones.errors import UserError
 from gemstones.study import Config, Study
@@ -64,22 +65,31 @@ class Run(Config):
 class Segment:
     """One training job: bring `run` from step `start` to step `stop`, keeping `checkpoints` on the way.
 
-    `before` are runs that the same process trains first (a shape's earlier cooldowns, where they share one job).
+    `before` are runs that the same process trains first (a shape's earlier cooldowns, where they share one job), and
+    `after` are the jobs, as (run, stop), whose checkpoints this one starts from.
     """
 
     run: Run
     start: int
     stop: int
-    checkpoints: tuple[int, ...]
+    checkpoints: tuple[int, ...] = ()
     before: tuple[Run, ...] = ()
+    after: tuple[tuple[str, int], ...] = ()
+
+    def job(self) -> str:
+        """What the training process is told, as JSON: the same text as long as the job's numbers are the same."""
+        # A longer main run is no other run, so its jobs do not say how long it will get.
+        run = self.run if self.run.phase == "cooldown" else self.run.model_copy(update={"steps": self.stop})
+        spec = {"run": run.model_dump(), "before": [member.model_dump() for member in self.before]}
+        return json.dumps({**spec, "checkpoints": self.checkpoints})
 
 
-def _make(study: Study, shape: str, phase: Phase, lr_base: float, steps: int, **more: object) -> Run:
+def _make(study: Study, shape: str, phase: Phase, lr_base: float, steps: int, **more: Any) -> Run:
     assert study.runs is not None
     width, depth = parse(shape)
     suite, recipe = study.suite, study.recipe
     suffix = {"main": "", "lr_ablation": "-lr_ablation", "cooldown": f"-cooldown-{more.get('anchor')}"}[phase]
-    shared = recipe.model_dump(
+    shared: dict[str, Any] = recipe.model_dump(
         include={
             "batch_size", "warmup_tokens", "beta1", "beta2", "epsilon", "weight_decay", "gradient_clipping",
             "truncation", "scale_embeddings", "precision",
@@ -98,7 +108,8 @@ def main_runs(study: Study) -> list[Run]:
     if study.runs is None:
         return []
     return [
-        _make(study, shape, "main", study.recipe.lr_base, study.runs.main.steps) for shape in shapes.selected(study.suite)
+        _make(study, shape, "main", study.recipe.lr_base, study.runs.main.steps)
+        for shape in shapes.selected(study.suite)
     ]
 
 
@@ -140,43 +151,57 @@ def segments(study: Study) -> list[Segment]:
     UserError
         If a shape's speed is not known, or the walltime does not hold the steps between two evaluations.
     """
-    anchors: dict[str, set[int]] = {}
     cooldowns = cooldown_runs(study)
-    for run in cooldowns:
-        anchors.setdefault(str(run.parent), set()).add(int(run.anchor or 0))
-    plan: list[Segment] = []
-    for run in [*main_runs(study), *lr_ablation_runs(study)]:
-        plan += _chain(study, run, 0, anchors.get(run.name, set()))
+    plan = [
+        segment for run in [*main_runs(study), *lr_ablation_runs(study)] for segment in _chain(study, run, cooldowns)
+    ]
+    parents = [segment for segment in plan if segment.run.phase == "main"]
     if study.runs and study.runs.cooldown and study.runs.cooldown.one_job_per_shape:
-        by_shape: dict[str, list[Run]] = {}
-        for run in cooldowns:
-            by_shape.setdefault(run.shape, []).append(run)
-        for members in by_shape.values():
-            last = members[-1]
-            plan.append(Segment(last, int(last.anchor or 0), last.steps, (), tuple(members[:-1])))
+        for shape in dict.fromkeys(run.shape for run in cooldowns):
+            *before, last = [run for run in cooldowns if run.shape == shape]
+            after = dict.fromkeys(_parent(run, parents) for run in (*before, last))
+            plan.append(Segment(last, _start(last), last.steps, (), tuple(before), tuple(after)))
     else:
         for run in cooldowns:
-            plan += _chain(study, run, int(run.anchor or 0), set())
+            first, *rest = _chain(study, run, ())
+            plan += [replace(first, after=(_parent(run, parents),)), *rest]
     return plan
 
 
-def _chain(study: Study, run: Run, start: int, anchors: set[int]) -> list[Segment]:
-    speed = throughput(study, run)
-    fitting = int(60 * study.plan.walltime_minutes * study.plan.usable / speed[1])
+def _start(run: Run) -> int:
+    return run.anchor or 0
+
+
+def _parent(cooldown: Run, parents: list[Segment]) -> tuple[str, int]:
+    """The job of the main run that passes the cooldown's anchor."""
+    return next(
+        (segment.run.name, segment.stop)
+        for segment in parents
+        if segment.run.name == cooldown.parent and segment.start < _start(cooldown) <= segment.stop
+    )
+
+
+def _chain(study: Study, run: Run, cooldowns: Sequence[Run]) -> list[Segment]:
+    _, seconds_per_step = throughput(study, run)
+    fitting = int(60 * study.plan.walltime_minutes * study.plan.usable / seconds_per_step)
     length = min(fitting, study.plan.segment_steps or fitting)
     if run.phase != "cooldown":
         # End where an evaluation is due anyway, so that a segment adds no checkpoint of its own.
         length = length // run.evaluate_every * run.evaluate_every
     if length < 1:
         raise UserError(
-            f"plan.walltime_minutes: {study.plan.walltime_minutes:g} minutes at {speed[1]:g} seconds a step are too short "
-            f"for the {run.evaluate_every} steps between two checkpoints of {run.name}"
+            f"plan.walltime_minutes: {study.plan.walltime_minutes:g} minutes at {seconds_per_step:g} seconds a step are too "
+            f"short for the {run.evaluate_every} steps between two checkpoints of {run.name}"
         )
-    stops = [*range(start + length, run.steps, length), run.steps]
+    stops = [*range(_start(run) + length, run.steps, length), run.steps]
+    anchors = sorted(_start(cooldown) for cooldown in cooldowns if cooldown.parent == run.name)
     return [
-        Segment(run, first, stop, tuple(sorted(anchor for anchor in anchors if first < anchor <= stop)))
-        for first, stop in zip([start, *stops[:-1]], stops, strict=True)
-    ]
+        Segment(
+            run, first, stop, tuple(anchor for anchor in anchors if first < anchor <= stop),
+            after=((run.name, first),) if first > _start(run) else (),
+        )
+        for first, stop in zip([_start(run), *stops[:-1]], stops, strict=True)
+    ]  # fmt: skip
 
 
 def throughput(study: Study, run: Run) -> tuple[int, float]:
@@ -197,7 +222,9 @@ def check_runs(study: Study) -> None:
         return
     names = shapes.selected(study.suite)
     if not names:
-        raise UserError("suite: no shape is selected; give suite.shapes, suite.pinned, or suite.aspect_ratios with targets")
+        raise UserError(
+            "suite: no shape is selected; give suite.shapes, suite.pinned, or suite.aspect_ratios with targets"
+        )
     for patched in study.recipe.patched or ():
         if patched not in names:
             raise UserError(f"recipe.patched: {patched} is not a shape of this suite")
@@ -206,10 +233,14 @@ def check_runs(study: Study) -> None:
             if anchor > runs.main.steps:
                 raise UserError(f"runs.cooldown.anchors: {anchor} lies beyond the main run's {runs.main.steps} steps")
             if cooldown_end(anchor, runs.cooldown.fraction) <= anchor:
-                raise UserError(f"runs.cooldown.anchors: a cooldown from step {anchor} would have no step; choose a later one")
+                raise UserError(
+                    f"runs.cooldown.anchors: a cooldown from step {anchor} would have no step; choose a later one"
+                )
         for shape, skipped in runs.cooldown.exclude_anchors.items():
             if shape not in names or set(skipped) - set(runs.cooldown.anchors):
-                raise UserError(f"runs.cooldown.exclude_anchors.{shape}: {list(skipped)} names a shape or anchor that is not there")
+                raise UserError(
+                    f"runs.cooldown.exclude_anchors.{shape}: {list(skipped)} names a shape or anchor that is not there"
+                )
     segments(study)
 
 

@@ -9,6 +9,7 @@ from gemstones.study import Suite
 from gemstones.suite import counting
 from gemstones.suite.counting import Architecture
 
+
 def architecture(suite: Suite) -> Architecture:
     """The part of the config that counting needs."""
     return Architecture(suite.head_size, suite.vocabulary_size, suite.context_length)

@@ -1,0 +1,89 @@
+"""The study as one static DAG: suite → training → losses → laws → prescriptions → figures.
+
+snakemake -c2                                    the mini study, on a CPU
+snakemake -c2 --configfile config/released.yaml  the paper's laws and figures, from the authors' losses
+snakemake --profile frontier                     the full study
+"""
+
+import signal
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+# Slurm's warning before the walltime reaches every process of a job, and would end the Snakemake inside it.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+# Loaded only if no other config was given: Snakemake merges mappings, and `mini` would leak into the other studies.
+if "study" not in config:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+pathvars:
+    results=f"results/{study.study}",
+
+
+report: "workflow/report/workflow.rst"
+
+
+wildcard_constraints:
+    shape=r"\d+x\d+",
+    step=r"\d+",
+    anchor=r"\d+",
+    fit=one_of(study.fits),
+    figure=one_of(study.figures),
+
+
+localrules:
+    all,
+    train,
+    laws,
+    prescribe,
+    figures,
+
+
+include: "workflow/rules/suite.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/losses.smk"
+include: "workflow/rules/laws.smk"
+include: "workflow/rules/prescriptions.smk"
+include: "workflow/rules/figures.smk"
+
+
+rule all:
+    """The whole study."""
+    default_target: True
+    input:
+        "<results>/suite/shapes.csv",
+        "<results>/losses/losses.parquet",
+        expand("<results>/laws/{fit}.json", fit=study.fits),
+        prescription_files,
+        expand("<results>/figures/{figure}.png", figure=study.figures),
+
+
+rule train:
+    """All training, up to the last step of every run."""
+    input:
+        last_manifests,
+
+
+rule laws:
+    """All fits."""
+    input:
+        expand("<results>/laws/{fit}.json", fit=study.fits),
+
+
+rule prescribe:
+    """All prescriptions and costs."""
+    input:
+        prescription_files,
+
+
+rule figures:
+    """All figures."""
+    input:
+        expand("<results>/figures/{figure}.png", figure=study.figures),

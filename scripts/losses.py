@@ -1,0 +1,9 @@
+"""Join the sources of losses into the one table."""
+
+import pandas as pd
+
+from gemstones import logs
+from gemstones.losses import table
+
+logs.start(snakemake)
+table.write(pd.concat([table.read(path) for path in snakemake.input], ignore_index=True), snakemake.output[0])

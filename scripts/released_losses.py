@@ -1,0 +1,11 @@
+"""Fetch the authors' released losses, and industry models' losses on the same validation set."""
+
+from gemstones import logs
+from gemstones.files import write_csv
+from gemstones.losses import table
+from gemstones.losses.released import industry_models, released_losses
+from gemstones.study import load
+
+logs.start(snakemake)
+table.write(released_losses(load(snakemake.config), snakemake.params.downloads), snakemake.output.losses)
+write_csv(industry_models(snakemake.params.downloads), snakemake.output.industry)

@@ -1,0 +1,118 @@
+"""From wildcards to paths and parameters: the study's names, looked up once. What computes lives in the package."""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from gemstones.errors import UserError
+from gemstones.study import load
+from gemstones.suite.runs import segments, throughput
+
+# The environment's own commands come first, also where it was not activated.
+shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
+
+try:
+    study = load(config, ", ".join(map(str, workflow.configfiles)) or "config")
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+# From here on, rules see checked values with defaults.
+config.update(study.model_dump(mode="json"))
+
+# Where a figure stands in the report: under the stage whose tables it shows.
+FIGURE_CATEGORIES = {
+    "shapes": "1 Suite",
+    "loss_curves": "2 Losses",
+    "lr_ablation": "2 Losses",
+    "cooldown": "2 Losses",
+    "approach_1": "3 Laws",
+    "rainbow": "3 Laws",
+    "approach_3": "4 Prescriptions",
+    "overspend": "4 Prescriptions",
+    "overtraining": "4 Prescriptions",
+}
+
+# Every planned training job by (run, last step); the DAG's training part is drawn from it.
+JOBS = {(segment.run.name, segment.stop): segment for segment in segments(study)}
+
+
+def one_of(names):
+    """A wildcard that is one of the config's names, and nothing else."""
+    return "|".join(sorted(names)) or "none"
+
+
+def sections(*names):
+    """Sections of the config as params, so that a rule reruns when one of them changes."""
+    return {name: config[name] for name in names}
+
+
+def planned(wildcards):
+    """The training job that brings a run to a step."""
+    try:
+        return JOBS[wildcards.run, int(wildcards.step)]
+    except KeyError:
+        stops = [str(stop) for run, stop in JOBS if run == wildcards.run]
+        jobs = f"its jobs stop at {', '.join(stops)}" if stops else "the study has no such run"
+        raise WorkflowError(f"no job brings {wildcards.run} to step {wildcards.step}: {jobs}") from None
+
+
+def job_text(wildcards):
+    return planned(wildcards).job()
+
+
+def job_nodes(wildcards):
+    return throughput(study, planned(wildcards).run)[0]
+
+
+def jobs_before(wildcards):
+    return manifests(planned(wildcards).after)
+
+
+def manifests(jobs):
+    return [f"<results>/training/{run}/steps/{stop}.json" for run, stop in jobs]
+
+
+def last_manifests(wildcards):
+    """The manifest of every run's last job."""
+    return manifests({run: (run, stop) for run, stop in JOBS}.values())
+
+
+def prescription_files(wildcards):
+    tables = [*study.prescriptions.fits, *(name for name in ("overspend", "overtraining") if config[name])]
+    return expand("<results>/prescriptions/{table}.parquet", table=tables)
+
+
+def query_of_fit(wildcards):
+    return study.selections[study.fits[wildcards.fit].selection]
+
+
+def query_of_overspend(wildcards):
+    return study.selections[study.overspend.selection]
+
+
+def overtraining_law(wildcards):
+    return f"<results>/laws/{study.overtraining.fit}.json"
+
+
+def figure_inputs(wildcards):
+    """The tables that a figure draws: losses and shapes always, the rest by its kind and fits."""
+    figure = study.figures[wildcards.figure]
+    prescribed = [fit for fit in figure.fits if fit in study.prescriptions.fits]
+    return {
+        "laws": expand("<results>/laws/{fit}.json", fit=figure.fits),
+        "prescriptions": expand("<results>/prescriptions/{fit}.parquet", fit=prescribed),
+        "costs": (
+            [f"<results>/prescriptions/{figure.kind}.parquet"] if figure.kind in ("overspend", "overtraining") else []
+        ),
+        "industry": ["<results>/losses/industry.csv"] if "released" in study.losses.sources else [],
+        "code": [f"gemstones/figures/{figure.kind}.py"],
+    }
+
+
+def figure_caption(wildcards):
+    return Path(workflow.basedir, "workflow/report", f"{study.figures[wildcards.figure].kind}.rst").read_text()
+
+
+def figure_category(wildcards):
+    return FIGURE_CATEGORIES[study.figures[wildcards.figure].kind]

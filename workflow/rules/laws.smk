@@ -1,0 +1,28 @@
+"""Laws: every fit of the config.
+
+losses/losses.parquet → laws/<fit>.json
+"""
+
+
+rule law:
+    """One fit: convex hull (Approach 1) or Huber (Approach 3)."""
+    input:
+        losses="<results>/losses/losses.parquet",
+        code=[
+            "gemstones/laws/fit.py",
+            "gemstones/laws/hull.py",
+            "gemstones/laws/power_law.py",
+            "gemstones/losses/selections.py",
+        ],
+    output:
+        "<results>/laws/{fit}.json",
+    log:
+        "<results>/logs/laws/{fit}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        fit=lookup("fits/{fit}", within=config),
+        query=query_of_fit,
+        seed=config["seed"],
+    script:
+        "../../scripts/law.py"

@@ -1,0 +1,54 @@
+"""Losses: one table, whoever trained the models.
+
+training/<run>/ → losses/trained.parquet; the authors' files → losses/released.parquet; both → losses/losses.parquet
+"""
+
+
+rule trained_losses:
+    """Every run's validation losses, stitched over its jobs."""
+    input:
+        last_manifests,
+        code=["gemstones/losses/trained.py", "gemstones/losses/table.py", "gemstones/losses/columns.py"],
+    output:
+        "<results>/losses/trained.parquet",
+    log:
+        "<results>/logs/losses/trained.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        config=sections("suite", "runs", "losses"),
+        training="<results>/training",
+    script:
+        "../../scripts/trained_losses.py"
+
+
+rule released_losses:
+    """The losses that the authors released, downloaded or taken from the folder that GEMSTONES_DATA names."""
+    input:
+        code=["gemstones/losses/released.py", "gemstones/losses/table.py", "gemstones/losses/columns.py"],
+    output:
+        losses="<results>/losses/released.parquet",
+        industry="<results>/losses/industry.csv",
+    log:
+        "<results>/logs/losses/released.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        config=sections("suite", "recipe", "plan"),
+        downloads="<results>/losses/downloads",
+    script:
+        "../../scripts/released_losses.py"
+
+
+rule losses:
+    """The losses table: all sources of the study, checked."""
+    input:
+        expand("<results>/losses/{source}.parquet", source=config["losses"]["sources"]),
+    output:
+        "<results>/losses/losses.parquet",
+    log:
+        "<results>/logs/losses/losses.log",
+    conda:
+        "../../envs/analysis.yaml"
+    script:
+        "../../scripts/losses.py"

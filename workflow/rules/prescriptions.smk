@@ -1,0 +1,61 @@
+"""Prescriptions: what to train for a budget, and what other choices cost.
+
+laws/<fit>.json → prescriptions/<fit>.parquet, prescriptions/overtraining.parquet;
+losses/losses.parquet → prescriptions/overspend.parquet
+"""
+
+
+rule prescription:
+    """The optimal shape and tokens over a range of budgets, by one fit."""
+    input:
+        law="<results>/laws/{fit}.json",
+        code=["gemstones/prescriptions/optimum.py", "gemstones/suite/counting.py"],
+    output:
+        "<results>/prescriptions/{fit}.parquet",
+    log:
+        "<results>/logs/prescriptions/{fit}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        config=sections("suite", "prescriptions"),
+    script:
+        "../../scripts/prescription.py"
+
+
+rule overspend:
+    """What each run used beyond the frontier that reaches its loss."""
+    input:
+        losses="<results>/losses/losses.parquet",
+        code=["gemstones/prescriptions/overspend.py", "gemstones/laws/hull.py", "gemstones/losses/selections.py"],
+    output:
+        "<results>/prescriptions/overspend.parquet",
+    log:
+        "<results>/logs/prescriptions/overspend.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        overspend=config["overspend"],
+        query=query_of_overspend,
+    script:
+        "../../scripts/overspend.py"
+
+
+rule overtraining:
+    """The loss of training longer, and smaller, than the optimum at the same FLOPs."""
+    input:
+        law=overtraining_law,
+        code=[
+            "gemstones/prescriptions/overtraining.py",
+            "gemstones/prescriptions/optimum.py",
+            "gemstones/suite/counting.py",
+        ],
+    output:
+        "<results>/prescriptions/overtraining.parquet",
+    log:
+        "<results>/logs/prescriptions/overtraining.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        config=sections("suite", "overtraining"),
+    script:
+        "../../scripts/overtraining.py"

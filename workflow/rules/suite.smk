@@ -1,0 +1,19 @@
+"""Suite: which shapes are trained and in which jobs.
+
+config → suite/shapes.csv, suite/plan.csv
+"""
+
+
+rule suite:
+    """Shapes with their counts, and the planned training jobs."""
+    output:
+        shapes="<results>/suite/shapes.csv",
+        plan="<results>/suite/plan.csv",
+    log:
+        "<results>/logs/suite.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        config=sections("suite", "recipe", "runs", "plan"),
+    script:
+        "../../scripts/suite.py"

@@ -1,0 +1,56 @@
+"""Training: token shards once, then each run as a chain of jobs that fit the planned walltime.
+
+config → training/data/manifest.json; shards → training/<run>/steps/<step>.json: "this run has reached this step".
+Checkpoints and metrics live beside the manifests, undeclared, since Snakemake deletes the outputs of a failed job.
+"""
+
+
+rule data:
+    """The corpus as memory-mapped token shards, with its tokenizer and a manifest of hashes."""
+    output:
+        manifest="<results>/training/data/manifest.json",
+        tokenizer="<results>/training/data/tokenizer.json",
+        shards=directory("<results>/training/data/shards"),
+    log:
+        "<results>/logs/training/data.log",
+    conda:
+        "../../envs/training.yaml"
+    params:
+        data=config["data"],
+        vocabulary_size=config["suite"]["vocabulary_size"],
+    script:
+        "../../scripts/data.py"
+
+
+rule train_main:
+    """One job of a main run."""
+    input:
+        data="<results>/training/data/manifest.json",
+        after=jobs_before,
+    output:
+        "<results>/training/{run}/steps/{step}.json",
+    log:
+        "<results>/logs/training/{run}/{step}.log",
+    benchmark:
+        "<results>/benchmarks/training/{run}/{step}.tsv"
+    wildcard_constraints:
+        run=r"\d+x\d+",
+    conda:
+        "../../envs/training.yaml"
+    resources:
+        nodes=job_nodes,
+    params:
+        job=job_text,
+    shell:
+        "exec gemstones train {params.job:q} --data {input.data} --parents {input.after}"
+        " --until {wildcards.step} --output {output} 2> {log}"
+
+
+use rule train_main as train_lr_ablation with:
+    wildcard_constraints:
+        run=r"\d+x\d+-lr_ablation",
+
+
+use rule train_main as train_cooldown with:
+    wildcard_constraints:
+        run=r"\d+x\d+-cooldown-\d+",
