@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -335,3 +336,7 @@ def _choices(wrong: str, names: list[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return f"choose one of {', '.join(names)}" if names else "none is defined"
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

@@ -1,0 +1,64 @@
+"""The losses table: what it refuses, and how it is ordered."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gemstones.errors import UserError
+from gemstones.losses import table
+from gemstones.losses.columns import COLUMNS
+from gemstones.losses.selections import select
+
+
+@pytest.fixture
+def rows():
+    steps = np.arange(10, 60, 10)
+    return pd.DataFrame(
+        {
+            "suite": "test", "run": "32x2", "phase": "main", "width": 32, "depth": 2, "params": 1e5,
+            "flops_per_token": 6e5, "step": steps, "tokens": steps * 1e3, "flops": steps * 6e8,
+            "validation_set": "validation", "loss": np.linspace(5, 4, 5),
+        }
+    )  # fmt: skip
+
+
+def test_missing_nullable_columns_are_added_and_rows_sorted(rows):
+    checked = table.check(rows.sample(frac=1, random_state=0), "t.csv")
+    assert list(checked.columns) == list(COLUMNS)
+    assert checked["step"].is_monotonic_increasing
+    assert checked["lr"].isna().all()
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf, 0.0, -1.0, "much"])
+def test_a_loss_that_is_no_positive_number_names_its_row(rows, loss):
+    rows = rows.astype({"loss": object})
+    rows.loc[3, "loss"] = loss
+    with pytest.raises(UserError, match=r"t\.csv: row 3 \(run 32x2, step 40\): column 'loss'"):
+        table.check(rows, "t.csv")
+
+
+def test_a_missing_column_is_named(rows):
+    with pytest.raises(UserError, match=r"t\.csv: no column tokens"):
+        table.check(rows.drop(columns="tokens"), "t.csv")
+
+
+def test_a_duplicate_row_is_named(rows):
+    with pytest.raises(UserError, match=r"t\.csv: row 5 repeats run 32x2 at step 20"):
+        table.check(pd.concat([rows, rows.iloc[[1]]]), "t.csv")
+
+
+def test_a_refused_table_leaves_the_old_file(rows, tmp_path):
+    path = tmp_path / "losses.parquet"
+    table.write(rows, path)
+    before = path.read_bytes()
+    with pytest.raises(UserError):
+        table.write(rows.assign(loss=-1), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["losses.parquet"]
+
+
+def test_selecting_nothing_is_an_error(rows):
+    checked = table.check(rows, "t.csv")
+    assert list(select(checked, "step % 20 == 0", "even")["step"]) == [20, 40]
+    with pytest.raises(UserError, match=r"selections\.none: no row"):
+        select(checked, "step > 99", "none")

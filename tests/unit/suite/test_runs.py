@@ -1,0 +1,112 @@
+"""The recipe's numbers, the runs of the paper, and the plan of jobs."""
+
+from collections import Counter
+
+import pytest
+
+from gemstones.errors import UserError
+from gemstones.suite.recipe import cooldown_end, peak_lr, scaling_depth
+from gemstones.suite.runs import all_runs, check_runs, cooldown_runs, main_runs, segments
+from gemstones.suite.tables import plan_table
+
+
+def change(study, **sections):
+    """The study with some keys of some sections replaced."""
+    update = {name: getattr(study, name).model_copy(update=keys) for name, keys in sections.items()}
+    return study.model_copy(update=update)
+
+
+def test_learning_rate_and_patch(frontier):
+    assert peak_lr("1024x28", frontier.recipe, 5.0) == pytest.approx(9.228e-4, rel=1e-4)
+    assert scaling_depth("2560x8", frontier.recipe) == 26
+    assert scaling_depth("768x3", frontier.recipe) == 3
+    by_rule = frontier.recipe.model_copy(update={"patched": None})
+    assert scaling_depth("2560x8", by_rule) == 26  # 320 > 256
+    assert scaling_depth("1792x7", by_rule) == 7  # exactly 256
+
+
+def test_cooldown_ends_of_the_paper(frontier):
+    ends = [cooldown_end(anchor, 0.1) for anchor in frontier.runs.cooldown.anchors]
+    assert ends == [2622, 5246, 7870, 10493, 13116, 15740, 18364, 20987, 23610, 26223]
+
+
+def test_runs_of_the_paper(frontier):
+    assert Counter(run.phase for run in all_runs(frontier)) == {"main": 22, "lr_ablation": 20, "cooldown": 199}
+
+
+def test_node_hours_and_tokens_of_the_paper(frontier):
+    plan = plan_table(frontier)
+    node_hours = plan.groupby("phase")["node_hours"].sum()
+    assert node_hours["main"] == pytest.approx(20_418, abs=0.5)
+    assert node_hours["lr_ablation"] == pytest.approx(5_715, abs=0.5)
+    assert node_hours["cooldown"] == pytest.approx(3_078, abs=0.5)
+    assert plan["tokens"].sum() == pytest.approx(10.79e12, rel=1e-3)
+    main = plan[plan["phase"] == "main"]
+    assert main["hours"].sum() == pytest.approx(718, abs=0.5)
+    assert 404 <= len(main) <= 411
+    assert plan["hours"].max() <= 2
+
+
+def test_jobs_of_a_run_are_a_chain_from_nothing_to_the_end(frontier, mini):
+    for study in (frontier, mini):
+        plan = segments(study)
+        for run in main_runs(study):
+            chain = [segment for segment in plan if segment.run.name == run.name]
+            assert chain[0].start == 0
+            assert chain[-1].stop == run.steps
+            for one, following in zip(chain, chain[1:], strict=False):
+                assert following.start == one.stop
+                assert following.after == ((run.name, one.stop),)
+
+
+def test_anchors_become_checkpoints_and_cooldowns_follow_the_job_that_passes_them(frontier):
+    plan = segments(frontier)
+    for run in cooldown_runs(frontier):
+        first = next(segment for segment in plan if segment.run.name == run.name)
+        ((parent, stop),) = first.after
+        source = next(segment for segment in plan if (segment.run.name, segment.stop) == (parent, stop))
+        assert source.start < run.anchor <= source.stop
+        assert run.anchor in source.checkpoints
+
+
+def test_mini_trains_a_shapes_cooldowns_in_one_job(mini):
+    cooldowns = [segment for segment in segments(mini) if segment.run.phase == "cooldown"]
+    assert len(cooldowns) == len(mini.runs.cooldown.shapes)
+    for segment in cooldowns:
+        assert [run.anchor for run in (*segment.before, segment.run)] == list(mini.runs.cooldown.anchors)
+
+
+def test_the_plan_decides_jobs_but_not_what_a_job_is_told(mini):
+    shorter = change(mini, plan={"segment_steps": 90})
+    stops = {(segment.run.name, segment.stop) for segment in segments(mini)}
+    assert len(segments(shorter)) > len(segments(mini))
+    assert {(s.run.name, s.stop) for s in segments(shorter)} >= {(n, s) for n, s in stops if n == "32x2" and s == 450}
+    faster = change(mini, plan={"flops_per_second": 1e12, "walltime_minutes": 90.0})
+    assert [segment.job() for segment in segments(faster)] == [segment.job() for segment in segments(mini)]
+
+
+def test_a_longer_main_run_keeps_its_identity_but_another_rate_does_not(mini):
+    run = main_runs(mini)[0]
+    assert run.identity() == run.model_copy(update={"steps": 900}).identity()
+    assert run.identity() != run.model_copy(update={"lr": 0.1}).identity()
+    cooldown = cooldown_runs(mini)[0]
+    assert cooldown.identity() != cooldown.model_copy(update={"steps": 900}).identity()
+
+
+def test_a_plan_that_cannot_be_names_its_key(mini):
+    with pytest.raises(UserError, match=r"plan\.walltime_minutes: .* too short for the 45 steps"):
+        segments(change(mini, plan={"walltime_minutes": 0.001}))
+    with pytest.raises(UserError, match=r"plan\.throughput: no entry for 32x1"):
+        segments(change(mini, plan={"flops_per_second": None}))
+
+
+def test_runs_that_cannot_be_name_their_key(mini):
+    def with_cooldown(**keys):
+        return change(mini, runs={"cooldown": mini.runs.cooldown.model_copy(update=keys)})
+
+    with pytest.raises(UserError, match=r"runs\.cooldown\.anchors: 500 lies beyond the main run's 450 steps"):
+        check_runs(with_cooldown(anchors=(500,)))
+    with pytest.raises(UserError, match=r"runs\.cooldown\.anchors: a cooldown from step 5"):
+        check_runs(with_cooldown(anchors=(5,)))
+    with pytest.raises(UserError, match=r"runs\.cooldown: 48x2 is not a shape of this suite"):
+        check_runs(with_cooldown(shapes=("48x2",)))

@@ -1,0 +1,60 @@
+"""The config: every study loads, and a wrong key is one clear line."""
+
+import json
+
+import pytest
+
+from gemstones.errors import UserError
+from gemstones.study import Config, json_schema, load
+from tests.conftest import ROOT, config_of
+
+
+def test_schema_file_is_up_to_date():
+    written = json.loads((ROOT / "workflow/schemas/config.schema.json").read_text())
+    assert written == json_schema(), "run: python -m gemstones.study > workflow/schemas/config.schema.json"
+
+
+def test_sections_are_frozen_and_closed():
+    for section in Config.__subclasses__():
+        assert section.model_config["frozen"] is True
+        assert section.model_config["extra"] == "forbid"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["recipe", "lr_bas"], 1, r"recipe\.lr_bas: unknown key; did you mean 'lr_base'\?"),
+        (["plan", "walltime_minutes"], "2h", r"plan\.walltime_minutes: .*valid number.*'2h'"),
+        (["plan", "walltime_minutes"], -5, r"plan\.walltime_minutes: .*greater than 0.*-5"),
+        (["runs", "main", "steps"], "350B", r"runs\.main\.steps: .*valid integer.*'350B'"),
+        (["runs", "main", "steps"], 4.5, r"runs\.main\.steps: .*valid integer.*4\.5"),
+        (["suite", "shapes"], ["1024-28"], r"suite\.shapes\.0: a shape is written <width>x<depth>"),
+        (["suite", "shapes"], ["64x40"], r"suite\.shapes: 64x40 .* not feasible"),
+        (["fits", "all", "selection"], "al", r"fits\.all\.selection: unknown selection 'al'; did you mean 'all'\?"),
+        (["fits", "all", "covariates"], ["parms"], r"fits\.all\.covariates\.0: unknown value 'parms'; choose one of"),
+        (["fits", "all", "approach"], 2, r"fits\.all: .*approach"),
+        (["selections", "all"], "stp > 3", r"selections\.all: unknown column 'stp'; choose one of suite, run"),
+        (["selections", "all"], "step >", r"selections\.all: not a query"),
+        (["figures", "rainbow"], {"kind": "rainbow", "fits": ["x"]}, r"figures\.rainbow\.fits: unknown fit 'x'"),
+        (["figures", "a b"], {"kind": "shapes"}, r"figures.*a name has letters, digits and underscores only"),
+        (["runs", "cooldown", "anchors"], [9000], r"runs\.cooldown\.anchors: 9000 lies beyond"),
+        (["study"], None, r"study: "),
+    ],
+)
+def test_a_wrong_key_is_one_line_with_file_and_key(path, value, message):
+    config = config_of("config")
+    config["selections"]["all"] = "step > 0"
+    config["fits"]["all"] = {"approach": 3, "selection": "all"}
+    section = config
+    for key in path[:-1]:
+        section = section[key]
+    section[path[-1]] = value
+    with pytest.raises(UserError, match=message) as caught:
+        load(config, "config/my.yaml")
+    assert str(caught.value).startswith("config/my.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_study_that_trains_needs_runs():
+    with pytest.raises(UserError, match="runs: needed"):
+        load({"study": "empty"})
