@@ -1,0 +1,128 @@
+"""Axes and legends that every figure shares: round logarithmic ticks, plain losses, shading beyond the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
+
+from gemstones.figures.style import FAINT, FONT, Style
+
+Form = Literal["count", "power", "plain"]
+
+
+def human(value: float) -> str:
+    """Counts for people: 950M, 2.4B, 300B."""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size * 0.9995:
+            scaled = value / size
+            return f"{scaled:.3g}{unit}" if scaled < 1000 else f"{scaled:.0f}{unit}"
+    return f"{value:.3g}"
+
+
+def scientific(value: float) -> str:
+    r"""`$10^{20}$` or `$3.2{\times}10^{20}$`."""
+    exponent = math.floor(math.log10(value) + 1e-9)
+    digits = f"{value / 10**exponent:.3g}"
+    return f"$10^{{{exponent}}}$" if digits == "1" else f"${digits}{{\\times}}10^{{{exponent}}}$"
+
+
+def log_axis(axes: Axes, which: Literal["x", "y"], form: Form = "count", most: int = 6) -> None:
+    """Logarithmic axis with at most `most` labelled ticks: counts (950M), powers or plain numbers; call it after drawing."""
+    getattr(axes, f"set_{which}scale")("log")
+    low, high = sorted(getattr(axes, f"get_{which}lim")())
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    ticks = log_ticks(low, high, most)
+    write = {"count": human, "power": scientific, "plain": "{:g}".format}[form]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FixedFormatter([write(tick) for tick in ticks]))
+    decades = math.log10(high / low)
+    minor = [m * 10.0**e for e in _decades(low, high) for m in range(1, 10)] if decades <= 6 else []
+    axis.set_minor_locator(FixedLocator([tick for tick in minor if low <= tick <= high]) if minor else NullLocator())
+    axis.set_minor_formatter(FixedFormatter([""] * len(minor)))
+
+
+def log_ticks(low: float, high: float, most: int) -> list[float]:
+    """Round values within the limits: 1, 2 and 5 times powers of ten, fewer where these are more than `most`."""
+    found: list[float] = []
+    for multiples, every in (((1, 1.5, 2, 3, 4, 5, 6, 8), 1), ((1, 2, 5), 1), ((1, 3), 1), ((1,), 1)):
+        found = [float(f"{m}e{e}") for e in _decades(low, high) for m in multiples if e % every == 0]
+        found = [tick for tick in found if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+        if len(found) <= most:
+            return found
+    for every in (2, 3, 4, 5, 10):
+        kept = [tick for tick in found if round(math.log10(tick)) % every == 0]
+        if len(kept) <= most:
+            return kept
+    return found[:: max(1, len(found) // most)]
+
+
+def _decades(low: float, high: float) -> range:
+    return range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+
+
+def loss_axis(axes: Axes, label: str = "validation loss (nats/token)") -> None:
+    """Loss on a logarithmic y axis with plain numbers."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylabel(label)
+
+
+def beyond_data(axes: Axes, limit: float) -> None:
+    """Shade what lies right of `limit`, the end of the data; the axis keeps its range."""
+    low, high = axes.get_xlim()
+    if limit < high:
+        axes.axvspan(max(limit, low), high, color=FAINT, alpha=0.55, zorder=0, linewidth=0)
+        axes.set_xlim(low, high)
+
+
+def beyond_handle() -> Patch:
+    return Patch(
+        facecolor=FAINT, alpha=0.55, edgecolor="#C0C0C0", linewidth=0.5, label="beyond the data (extrapolated)"
+    )
+
+
+def model_handles(styles: dict[str, Style], names: Sequence[str], *, markers: bool = False) -> list[Line2D]:
+    """Legend entries of models, the largest first as their losses lie lowest."""
+    chosen = [name for name in styles if name in set(names)]
+    return [
+        Line2D([], [], label=name, **(styles[name].points() if markers else styles[name].line()))
+        for name in chosen[::-1]
+    ]
+
+
+def legend_right(figure: Figure, groups: Sequence[tuple[str, Sequence[Artist]]]) -> Legend:
+    """One legend outside the axes at the right, its groups under their titles; two columns where it is too long."""
+    handles: list[Artist] = []
+    titles = []
+    for title, members in groups:
+        titles.append(len(handles))
+        handles += [Line2D([], [], linestyle="none", label=title), *members]
+    rows = (figure.get_figheight() - 0.1) / (FONT / 72 * 1.28)
+    columns = 1 if len(handles) <= rows else 2
+    legend = figure.legend(
+        handles=handles,
+        loc="outside right upper",
+        ncols=columns,
+        labelspacing=0.25,
+        borderaxespad=0.2,
+        columnspacing=0.8,
+    )
+    for place in titles:
+        legend.get_texts()[place].set_fontweight("bold")
+    return legend
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], columns: int) -> Legend:
+    """A legend outside the axes at the foot."""
+    return figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, columnspacing=1.2)

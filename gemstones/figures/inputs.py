@@ -1,0 +1,117 @@
+"""What a figure is drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pandas as pd
+
+from gemstones.errors import UserError
+from gemstones.losses.selections import select
+from gemstones.study import Figure, Study, load
+
+if TYPE_CHECKING:
+    from gemstones.laws.fit import HuberFit
+    from gemstones.laws.hull import HullFit
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a study that a figure may draw, and the figure's row of the config.
+
+    Attributes
+    ----------
+    losses, shapes : the losses table and the table of shapes (`gemstones.suite.tables.SHAPE_COLUMNS`).
+    laws, prescriptions : by the fit's name, in the order of `figure.fits`.
+    overspend, overtraining, industry : None where the study has none.
+    """
+
+    study: Study
+    figure: Figure
+    losses: pd.DataFrame
+    shapes: pd.DataFrame
+    laws: Mapping[str, HuberFit | HullFit] = field(default_factory=dict)
+    prescriptions: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    overspend: pd.DataFrame | None = None
+    overtraining: pd.DataFrame | None = None
+    industry: pd.DataFrame | None = None
+
+    def rows(self, selection: str | None = None) -> pd.DataFrame:
+        """Losses of a selection, by default the figure's own; without one, all runs on the main validation set."""
+        selection = selection or self.figure.selection
+        if selection:
+            return select(self.losses, self.study.selections[selection], selection)
+        runs = self.losses[self.losses["run"].notna()]
+        if runs.empty:
+            raise UserError(f"figure of kind '{self.figure.kind}': the losses table has no run")
+        sets = runs["validation_set"].value_counts().sort_index()
+        return runs[runs["validation_set"] == sets.idxmax()].reset_index(drop=True)
+
+    def phase(self, phase: str) -> pd.DataFrame:
+        """Rows of one phase of training.
+
+        Raises
+        ------
+        UserError
+            If there is none, since the figure then has nothing to show.
+        """
+        rows = self.rows()
+        found = rows[rows["phase"] == phase].reset_index(drop=True)
+        if found.empty:
+            where = f"selection '{self.figure.selection}'" if self.figure.selection else "losses table"
+            raise UserError(
+                f"figure of kind '{self.figure.kind}': the {where} has no row of phase '{phase}'; add runs.{phase} to the "
+                "config or remove the figure"
+            )
+        return found
+
+
+def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any]) -> Tables:
+    """Read what the rule gives.
+
+    Parameters
+    ----------
+    inputs : has the paths `losses` and `shapes` and the lists of paths `laws`, `prescriptions`, `overspend`,
+        `overtraining` and `industry`, each of which may be empty.
+    figure : the figure's row of the config.
+    config : the study's config.
+    """
+    from gemstones.losses.table import read
+
+    row = Figure.model_validate(dict(figure))
+    return Tables(
+        study=load(config),
+        figure=row,
+        losses=read(inputs.losses),
+        shapes=pd.read_csv(inputs.shapes),
+        laws=_by_fit(row, {path.stem: _read_law(path) for path in _paths(inputs, "laws")}),
+        prescriptions=_by_fit(row, {path.stem: pd.read_parquet(path) for path in _paths(inputs, "prescriptions")}),
+        overspend=_read_one(inputs, "overspend"),
+        overtraining=_read_one(inputs, "overtraining"),
+        industry=_read_one(inputs, "industry"),
+    )
+
+
+def _paths(inputs: Any, name: str) -> list[Path]:
+    value = getattr(inputs, name, [])
+    return [Path(value)] if isinstance(value, str | Path) else [Path(path) for path in value]
+
+
+def _by_fit(figure: Figure, found: Mapping[str, T]) -> dict[str, T]:
+    return {name: found[name] for name in figure.fits if name in found}
+
+
+def _read_one(inputs: Any, name: str) -> pd.DataFrame | None:
+    paths = _paths(inputs, name)
+    if not paths:
+        return None
+    return pd.read_csv(paths[0]) if paths[0].suffix == ".csv" else pd.read_parquet(paths[0])
+
+
+def _read_law(path: Path) -> HuberFit | HullFit:
+    raise NotImplementedError

@@ -1,0 +1,147 @@
+"""How every figure looks: fonts, one colour, line style and marker per model and per law.
+
+Models are coloured by their place in the order of parameters (viridis), their line style tells the aspect ratio and their
+marker tells apart neighbours. Laws have the colour-blind-safe palette of Okabe and Ito. Both depend on the study alone, so
+that a model or a law looks the same in every figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from gemstones.study import Study
+
+if TYPE_CHECKING:
+    from gemstones.figures.inputs import Tables
+
+WIDTH = 7.0  # inches: a page's text
+FONT = 8.0  # points: the smallest text of any figure
+# Okabe and Ito (2008) without black, which is kept for references, and without yellow, which is faint on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
+GREY, FAINT = "#6E6E6E", "#E4E4E4"
+LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+REFERENCE: dict[str, dict[str, Any]] = {
+    "Chinchilla": {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.1},
+    "Kaplan": {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.3},
+}
+
+RC: dict[str, Any] = {
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "font.size": FONT,
+    "axes.titlesize": FONT + 1,
+    "axes.labelsize": FONT,
+    "xtick.labelsize": FONT,
+    "ytick.labelsize": FONT,
+    "legend.fontsize": FONT,
+    "legend.title_fontsize": FONT,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#EBEBEB",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "gemstones",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+}
+
+
+class Style(NamedTuple):
+    """Of a model or a law."""
+
+    color: Any
+    linestyle: Any
+    marker: str
+
+    def line(self, **extra: Any) -> dict[str, Any]:
+        return {"color": self.color, "linestyle": self.linestyle, **extra}
+
+    def points(self, **extra: Any) -> dict[str, Any]:
+        return {"color": self.color, "marker": self.marker, "linestyle": "none", **extra}
+
+
+def figure(height: float, width: float = WIDTH) -> Figure:
+    """A figure in inches, not registered with pyplot; `RC` must be in force (see :func:`gemstones.figures.draw`)."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def shape_names(rows: pd.DataFrame) -> pd.Series:
+    """`<width>x<depth>` of each row."""
+    return rows["width"].astype("Int64").astype("string") + "x" + rows["depth"].astype("Int64").astype("string")
+
+
+def model_styles(tables: Tables) -> dict[str, Style]:
+    """Style of every shape that is selected or has losses, ordered by parameters."""
+    trained = tables.losses.loc[tables.losses["run"].notna(), ["width", "depth", "params"]].drop_duplicates()
+    trained = trained.assign(shape=shape_names(trained))
+    chosen = tables.shapes.loc[tables.shapes["selected"], ["shape", "width", "depth", "params"]]
+    shapes = pd.concat([trained, chosen]).astype({"shape": str}).drop_duplicates("shape")
+    shapes = shapes.sort_values(["params", "shape"], ignore_index=True)
+    classes = aspect_classes(shapes["width"].astype(float) / shapes["depth"].astype(float))
+    places = np.linspace(0, 0.92, len(shapes))
+    return {
+        str(shape): Style(mpl.colormaps["viridis"](float(place)), LINES[kind], MARKERS[i % len(MARKERS)])
+        for i, (shape, place, kind) in enumerate(zip(shapes["shape"], places, classes, strict=True))
+    }
+
+
+def aspect_limits(ratios: Iterable[float]) -> tuple[float, float]:
+    """Two width/depth ratios that part deep from standard and standard from wide: thirds of the range in log."""
+    values = np.log(np.asarray(list(ratios), dtype=float))
+    low, high = values.min(), values.max()
+    first, second = (float(f"{math.exp(low + (high - low) * part):.2g}") for part in (1 / 3, 2 / 3))
+    return first, second
+
+
+def aspect_classes(ratios: Iterable[float]) -> list[int]:
+    """0 for standard, 1 for wide, 2 for deep shapes; indices into `LINES`."""
+    ratios = list(ratios)
+    if not ratios:
+        return []
+    first, second = aspect_limits(ratios)
+    return [2 if ratio < first else 1 if ratio > second else 0 for ratio in ratios]
+
+
+def aspect_handles(tables: Tables) -> list[Line2D]:
+    """Legend entries for the line styles of the aspect ratios, with their limits."""
+    ratios = [width / depth for width, depth in (map(int, name.split("x")) for name in model_styles(tables))]
+    first, second = aspect_limits(ratios)
+    labels = {1: f"w/d > {second:g}", 0: f"w/d {first:g}–{second:g}", 2: f"w/d < {first:g}"}
+    return [Line2D([], [], color=GREY, linestyle=LINES[kind], label=label) for kind, label in labels.items()]
+
+
+def law_styles(study: Study) -> dict[str, Style]:
+    """Style of every fit, by what it is fitted on (colour) and by its covariates and parameter count (line, marker)."""
+    selections: list[str] = []
+    variants: list[tuple[object, ...]] = []
+    styles = {}
+    for name, fit in study.fits.items():
+        selection = fit.selection.removesuffix("_dense")
+        variant = (fit.covariates if fit.approach == 3 else ("params", "tokens"), fit.param_count)
+        selections += [selection] if selection not in selections else []
+        variants += [variant] if variant not in variants else []
+        first, second = selections.index(selection), variants.index(variant)
+        styles[name] = Style(
+            PALETTE[(first + 3 * second) % len(PALETTE)], LINES[second % len(LINES)], MARKERS[second % len(MARKERS)]
+        )
+    return styles
+
+
+def fit_label(study: Study, name: str) -> str:
+    """How a fit is named in a legend: its own name in the config, with spaces, and the law's covariates if it has one."""
+    return name.replace("_", " ")

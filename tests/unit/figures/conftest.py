@@ -1,0 +1,108 @@
+"""A small synthetic study: fifteen shapes whose losses follow a known law, with an ablation and cooldowns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gemstones.figures.inputs import Tables
+from gemstones.losses.table import check
+from gemstones.study import Figure, Study, load
+from gemstones.suite.shapes import architecture
+from gemstones.suite.tables import shapes_table
+
+TOKENS_PER_STEP = 1024
+CONFIG: dict[str, Any] = {
+    "study": "small",
+    "suite": {
+        "head_size": 16,
+        "vocabulary_size": 1024,
+        "context_length": 64,
+        "targets": {"95k": 95_000, "180k": 180_000, "300k": 300_000, "480k": 480_000, "750k": 750_000},
+        "tolerance": 0.13,
+        "width_range": [32, 256],
+        "depth_range": [1, 40],
+        "aspect_ratios": {"standard": 16, "wide": 64, "deep": 4},
+        "pinned": ["32x1", "32x3"],
+    },
+    "recipe": {"batch_size": 16, "lr_base": 1.0, "warmup_tokens": 40_960, "precision": "32-true"},
+    "runs": {
+        "main": {"steps": 450, "evaluate_every": 45},
+        "lr_ablation": {"lr_base": 0.5, "steps": 450, "shapes": ["32x2", "64x1", "64x3", "96x2"]},
+        "cooldown": {"anchors": [225, 405], "shapes": ["32x2", "64x1", "64x3", "96x2"]},
+    },
+    "plan": {"flops_per_second": 2e10, "gpus_per_node": 1, "segment_steps": 225},
+    "selections": {
+        "all": "phase == 'main'",
+        "late": "phase == 'main' and step >= 180",
+        "cooldown_end": "phase == 'cooldown' and step > anchor",
+    },
+    "fits": {
+        "approach_1_all": {"approach": 1, "selection": "all"},
+        "approach_1_all_gpu_hours": {"approach": 1, "selection": "all", "resource": "gpu_hours"},
+        "approach_3_all": {"approach": 3, "selection": "all"},
+        "approach_3_late": {"approach": 3, "selection": "late"},
+        "approach_3_all_width_depth": {
+            "approach": 3, "selection": "all", "covariates": ["width", "depth", "params", "tokens"],
+        },
+    },
+    "prescriptions": {
+        "fits": ["approach_3_all", "approach_3_all_width_depth"], "flops_range": [1e11, 1e15], "budgets": 17,
+    },
+    "overspend": {"selection": "all", "step": 450},
+    "overtraining": {"fit": "approach_3_all_width_depth", "flops": [3e11, 1e12, 1e13]},
+}  # fmt: skip
+
+
+def true_loss(params: Any, tokens: Any, aspect_ratio: Any) -> Any:
+    """The law behind the synthetic losses, in nats per token."""
+    return 1.8 + 80 / params**0.35 + 350 / tokens**0.45 + 0.02 * np.log(aspect_ratio / 16) ** 2
+
+
+def small_losses(study: Study) -> pd.DataFrame:
+    """Losses of every run that the study plans."""
+    arch = architecture(study.suite)
+    shapes = shapes_table(study.suite)
+    noise = np.random.default_rng(7)
+    rows = []
+    for shape in shapes[shapes["selected"]].itertuples():
+        runs: list[tuple[str, str, float, int | None, list[int]]] = [("", "main", 1.0, None, [*range(45, 451, 45)])]
+        if shape.shape in study.runs.lr_ablation.shapes:
+            runs.append(("-lr_ablation", "lr_ablation", 0.5, None, [*range(45, 451, 45)]))
+        if shape.shape in study.runs.cooldown.shapes:
+            runs += [(f"-cooldown-{a}", "cooldown", 1.0, a, [a, round(a * 1.1)]) for a in study.runs.cooldown.anchors]
+        for suffix, phase, lr, anchor, steps in runs:
+            for step in steps:
+                tokens = float(step * TOKENS_PER_STEP)
+                loss = true_loss(shape.params, tokens, shape.aspect_ratio) + 0.004 * noise.standard_normal()
+                loss += 0.03 if phase == "lr_ablation" else -0.06 if anchor and step > anchor else 0
+                rows.append(
+                    {
+                        "suite": "small", "run": shape.shape + suffix, "phase": phase, "anchor": anchor,
+                        "parent": shape.shape if anchor else None, "width": shape.width, "depth": shape.depth,
+                        "heads": shape.width // arch.head_size, "params": shape.params,
+                        "params_no_input_embedding": shape.params_no_input_embedding,
+                        "params_no_embeddings": shape.params_no_embeddings, "flops_per_token": shape.flops_per_token,
+                        "step": step, "tokens": tokens, "flops": tokens * shape.flops_per_token, "lr": lr * 1e-3,
+                        "num_nodes": 1, "gpus": 1, "seconds_per_step": shape.flops_per_token / 2e7 + 0.01,
+                        "gpu_hours": (shape.flops_per_token / 2e7 + 0.01) * step / 3600, "validation_set": "held_out",
+                        "loss": loss,
+                    }
+                )  # fmt: skip
+    return check(pd.DataFrame(rows), "synthetic losses")
+
+
+def small_tables(kind: str, **extra: Any) -> Tables:
+    """Tables for a figure of some kind; `fits` and `selection` go to the figure, the rest to the tables."""
+    study = load(CONFIG)
+    figure = {key: extra.pop(key) for key in ("fits", "selection") if key in extra}
+    given: dict[str, Any] = {"losses": small_losses(study), "shapes": shapes_table(study.suite), **extra}
+    return Tables(study=study, figure=Figure.model_validate({"kind": kind, **figure}), **given)
+
+
+@pytest.fixture(scope="session")
+def losses() -> pd.DataFrame:
+    return small_losses(load(CONFIG))
