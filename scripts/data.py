@@ -4,11 +4,11 @@ from gemstones import logs
 from gemstones.study import Data
 from gemstones.training.data import build
 
-logs.start(snakemake)  # noqa: F821
+logs.start(snakemake)
 build(
-    Data(**snakemake.params.data),  # noqa: F821
-    snakemake.params.vocabulary_size,  # noqa: F821
-    manifest=snakemake.output.manifest,  # noqa: F821
-    tokenizer=snakemake.output.tokenizer,  # noqa: F821
-    shards=snakemake.output.shards,  # noqa: F821
+    Data(**snakemake.params.data),
+    snakemake.params.vocabulary_size,
+    manifest=snakemake.output.manifest,
+    tokenizer=snakemake.output.tokenizer,
+    shards=snakemake.output.shards,
 )

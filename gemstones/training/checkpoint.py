@@ -1,0 +1,130 @@
+"""Checkpoints that survive kills: `step-00000225.pt`, and after it `step-00000225.json` with its size and checksum.
+
+A checkpoint without its sidecar does not exist. Milestones (steps that someone asked for) are never pruned.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gemstones import files
+
+log = logging.getLogger(__name__)
+
+# The newest one may be damaged, so the one before it stays too.
+KEEP_NEWEST = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    path: Path
+    step: int
+    bytes: int
+    sha256: str
+    milestone: bool
+
+    @property
+    def sidecar(self) -> Path:
+        return self.path.with_suffix(".json")
+
+    def intact(self) -> bool:
+        """Whether the content is what was written."""
+        return self.path.is_file() and files.sha256(self.path) == self.sha256
+
+
+def path_of(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}.pt"
+
+
+def save(folder: Path, step: int, state: dict[str, Any], *, milestone: bool) -> Checkpoint:
+    """Write a state, then its sidecar; a milestone stays one when it is written again."""
+    import torch
+
+    path = path_of(folder, step)
+    with files.atomic(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
+    before = _read(path.with_suffix(".json"))
+    checkpoint = Checkpoint(
+        path, step, path.stat().st_size, files.sha256(path), milestone or (before is not None and before.milestone)
+    )
+    _write_sidecar(checkpoint)
+    return checkpoint
+
+
+def load(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The state of a checkpoint, on the CPU."""
+    import torch
+
+    state: dict[str, Any] = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
+    return state
+
+
+def available(folder: Path) -> list[Checkpoint]:
+    """Checkpoints by step, those that have their full size; one that is too short or absent is warned of."""
+    found = []
+    for sidecar in sorted(folder.glob("step-*.json")):
+        checkpoint = _read(sidecar)
+        if checkpoint is None:
+            log.warning("%s: the checkpoint's sidecar is damaged; leaving the checkpoint out", sidecar)
+            continue
+        size = checkpoint.path.stat().st_size if checkpoint.path.is_file() else 0
+        if size == checkpoint.bytes:
+            found.append(checkpoint)
+        else:
+            log.warning(
+                "%s: %d of %d bytes are there; leaving this checkpoint out", checkpoint.path, size, checkpoint.bytes
+            )
+    return found
+
+
+def newest(folder: Path, at_most: int, above: int = -1) -> Checkpoint | None:
+    """The last intact checkpoint in (above, at_most]; a damaged one is warned of and the one before it taken."""
+    for checkpoint in reversed(available(folder)):
+        if above < checkpoint.step <= at_most:
+            if checkpoint.intact():
+                return checkpoint
+            log.warning(
+                "%s: damaged (its checksum is another one); going back to the checkpoint before it", checkpoint.path
+            )
+    return None
+
+
+def keep(checkpoint: Checkpoint) -> Checkpoint:
+    """Make a checkpoint a milestone."""
+    if not checkpoint.milestone:
+        checkpoint = Checkpoint(checkpoint.path, checkpoint.step, checkpoint.bytes, checkpoint.sha256, milestone=True)
+        _write_sidecar(checkpoint)
+    return checkpoint
+
+
+def prune(folder: Path, current: int) -> None:
+    """Remove all but the milestones, the newest ones and that of the step `current`."""
+    found = available(folder)
+    for checkpoint in found[:-KEEP_NEWEST]:
+        if not checkpoint.milestone and checkpoint.step != current:
+            # The sidecar first: a checkpoint without one does not exist.
+            checkpoint.sidecar.unlink()
+            checkpoint.path.unlink()
+
+
+def _write_sidecar(checkpoint: Checkpoint) -> None:
+    content = {
+        "step": checkpoint.step,
+        "bytes": checkpoint.bytes,
+        "sha256": checkpoint.sha256,
+        "milestone": checkpoint.milestone,
+    }
+    files.write_json(content, checkpoint.sidecar)
+
+
+def _read(sidecar: Path) -> Checkpoint | None:
+    try:
+        content = json.loads(sidecar.read_text())
+        path = sidecar.with_suffix(".pt")
+        return Checkpoint(path, content["step"], content["bytes"], content["sha256"], content["milestone"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None

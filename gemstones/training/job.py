@@ -1,0 +1,211 @@
+"""A training job: "make this run reach this step". Doing it again does nothing, and what is there is never lost.
+
+A run's state lives beside its manifests and is declared to nobody, in folders named by a key of all that decides its
+numbers: another recipe or corpus starts afresh, and going back finds the former state.
+
+    <folder>/<run>/steps/<step>.json         the manifest, written last
+    <folder>/<run>/checkpoints/<key>/        see `checkpoint`
+    <folder>/<run>/metrics/<key>.jsonl       see `metrics`
+
+This module imports neither torch nor the model, so that a job with nothing to do costs a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gemstones import __version__, files
+from gemstones.errors import UserError
+from gemstones.suite.runs import Run
+from gemstones.training import checkpoint
+from gemstones.training.checkpoint import Checkpoint
+from gemstones.training.data import read_manifest
+from gemstones.training.metrics import validation_loss
+
+
+class Job(BaseModel):
+    """What the training process is told: a run, the runs before it, and the steps whose checkpoints are wanted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: Run
+    before: tuple[Run, ...] = ()
+    checkpoints: tuple[int, ...] = ()
+    keep_checkpoints: Literal["milestones", "all"] = "milestones"
+    wandb_mode: Literal["offline", "online", "disabled"] = "offline"
+    wandb_project: str = "gemstones"
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The checkpoint from which a cooldown branches, and its run's key."""
+
+    checkpoint: Checkpoint
+    key: str
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a run's state is, for one recipe and corpus."""
+
+    folder: Path
+    key: str
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints" / self.key
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics" / f"{self.key}.jsonl"
+
+
+def parse(text: str) -> Job:
+    """A job from JSON, or from the file that `@path` names; raises UserError with one line for all faults."""
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text()
+        except OSError as error:
+            raise UserError(f"job: {text[1:]} cannot be read: {error.strerror}") from None
+    try:
+        return Job.model_validate_json(text)
+    except ValidationError as error:
+        faults = [
+            ".".join(map(str, fault["loc"])) + ": " + ("required" if fault["type"] == "missing" else fault["msg"])
+            for fault in error.errors()
+        ]
+        raise UserError("job: " + "; ".join(fault.removeprefix(": ") for fault in faults)) from None
+
+
+def key(run: Run, data_sha256: str, parent_key: str = "") -> str:
+    """Short hash of what decides a run's numbers: its recipe, the tokens and, for a cooldown, its parent's key."""
+    return hashlib.sha256(f"{run.identity()} {data_sha256} {parent_key}".encode()).hexdigest()[:12]
+
+
+def train(job: Job, *, data: Path, folder: Path, until: int, output: Path, parents: Sequence[Path] = ()) -> None:
+    """Bring `job.run` to the step `until` and write its manifest; `job.before` are brought to their ends first.
+
+    Parameters
+    ----------
+    data : the manifest of the token shards.
+    folder : of the stage, with one folder a run. Manifests name files as this path names them.
+    output : the manifest to write; those of `job.before` are `<folder>/<run>/steps/<last step>.json`.
+    parents : manifests of this or other runs; cooldowns find their parent's checkpoint there.
+
+    Raises
+    ------
+    UserError
+        If the job contradicts itself, the tokens or a parent do not fit, or training diverges.
+    """
+    for run in job.before:
+        _reach(run, run.steps, (), job, data, folder, folder / run.name / "steps" / f"{run.steps}.json", parents)
+    _reach(job.run, until, job.checkpoints, job, data, folder, output, parents)
+
+
+def _reach(
+    run: Run,
+    until: int,
+    asked: Iterable[int],
+    job: Job,
+    data: Path,
+    folder: Path,
+    output: Path,
+    parents: Sequence[Path],
+) -> None:
+    start = run.anchor or 0
+    if not start < until <= run.steps:
+        raise UserError(f"{run.name}: step {until} is not within its steps {start + 1} to {run.steps}")
+    if outside := [step for step in asked if not start < step <= until]:
+        raise UserError(
+            f"{run.name}: checkpoints: step {outside[0]} is not within this job's steps {start + 1} to {until}"
+        )
+    tokens = read_manifest(data)
+    if tokens["vocabulary_size"] != run.vocabulary_size:
+        raise UserError(
+            f"{data}: the tokens have a vocabulary of {tokens['vocabulary_size']}, {run.name} of {run.vocabulary_size}"
+        )
+    parent = _parent(run, tokens["tokens_sha256"], parents)
+    home = Home(folder / run.name, key(run, tokens["tokens_sha256"], parent.key if parent else ""))
+
+    missing = _missing(home, until, asked)
+    if missing:
+        from gemstones.training import loop
+
+        loop.advance(
+            run, data, home.checkpoints, home.metrics, identity=home.key, missing=missing,
+            parent=parent.checkpoint if parent else None, keep_all=job.keep_checkpoints == "all",
+            wandb_mode=job.wandb_mode, wandb_project=job.wandb_project,
+        )  # fmt: skip
+    files.write_json(_manifest(run, until, asked, home, parent, tokens["tokens_sha256"]), output)
+
+
+def _missing(home: Home, until: int, asked: Iterable[int]) -> list[int]:
+    """Steps that have to be trained to: a run that is already beyond `until` need not stop there once more."""
+    found = {item.step for item in checkpoint.available(home.checkpoints)}
+    missing = set(asked) - found
+    if not any(step >= until for step in found):
+        missing.add(until)
+    return sorted(missing)
+
+
+def _parent(run: Run, data_sha256: str, manifests: Sequence[Path]) -> Parent | None:
+    """A cooldown's parent checkpoint, from the manifests of the parent's jobs."""
+    if run.anchor is None:
+        return None
+    for path in manifests:
+        try:
+            content = json.loads(path.read_text())
+            entry = content["checkpoints"].get(str(run.anchor)) if content["run"] == run.parent else None
+        except FileNotFoundError:
+            raise UserError(f"{path}: not found; train {run.parent} to step {run.anchor} first") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{path}: not a manifest of a training job") from None
+        if entry is None:
+            continue
+        if content["data_sha256"] != data_sha256:
+            raise UserError(f"{path}: {run.parent} was trained on other tokens than {run.name} is to be")
+        found = {item.step: item for item in checkpoint.available(Path(entry["path"]).parent)}
+        if run.anchor not in found:
+            raise UserError(
+                f"{entry['path']}: the checkpoint is gone or damaged; train {run.parent} to step {run.anchor} again"
+            )
+        return Parent(found[run.anchor], content["key"])
+    raise UserError(
+        f"{run.name}: no manifest given with --parent has a checkpoint of {run.parent} at step {run.anchor}; "
+        f"ask for it in the checkpoints of {run.parent}"
+    )
+
+
+def _manifest(
+    run: Run, until: int, asked: Iterable[int], home: Home, parent: Parent | None, data_sha256: str
+) -> dict[str, Any]:
+    found = {item.step: item for item in checkpoint.available(home.checkpoints)}
+    reached = min(step for step in found if step >= until)
+    for step in {*asked, reached}:
+        found[step] = checkpoint.keep(found[step])
+
+    def entry(item: Checkpoint) -> dict[str, Any]:
+        return {"path": item.path.as_posix(), "step": item.step, "sha256": item.sha256}
+
+    return {
+        "run": run.name,
+        "phase": run.phase,
+        "step": until,
+        "tokens": until * run.tokens_per_step,
+        "key": home.key,
+        "checkpoint": entry(found[reached]),
+        "checkpoints": {str(step): entry(item) for step, item in found.items() if item.milestone and step <= until},
+        "metrics": home.metrics.as_posix(),
+        "parent": {"run": run.parent, "key": parent.key, **entry(parent.checkpoint)} if parent else None,
+        "validation_loss": validation_loss(home.metrics, until),
+        "specification": run.model_dump(mode="json"),
+        "data_sha256": data_sha256,
+        "gemstones_version": __version__,
+    }

@@ -1,0 +1,140 @@
+"""The record of a run: one JSON object a line, flushed at once, and wandb as its mirror.
+
+Rows are only ever appended. Where a run was resumed or replayed, a `start` row marks the joint and later rows repeat
+earlier steps; readers let the later one win.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from gemstones.errors import UserError
+from gemstones.suite import counting
+from gemstones.suite.counting import Architecture
+from gemstones.suite.runs import Run
+
+log = logging.getLogger(__name__)
+
+
+class Metrics:
+    """Appends rows to a metrics file; a torn last line, left by a kill, is cut off first."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            with path.open("rb+") as file:
+                content = file.read()
+                file.truncate(content.rfind(b"\n") + 1)
+        self._file = path.open("a")
+
+    def write(self, row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk, so that no checkpoint is there without its row."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def validation_loss(path: Path, step: int) -> float:
+    """The loss at the last evaluation up to a step, in nats per token.
+
+    Raises
+    ------
+    UserError
+        If the file is not there or has no evaluation up to that step.
+    """
+    losses: dict[int, float] = {}
+    if path.exists():
+        with path.open() as lines:
+            for line in lines:
+                if '"validation"' in line and line.endswith("\n"):
+                    row = json.loads(line)
+                    losses[row["step"]] = row["loss"]
+    reached = [evaluated for evaluated in losses if evaluated <= step]
+    if not reached:
+        raise UserError(
+            f"{path}: no validation loss up to step {step}, though there are checkpoints beyond it; put the file back, "
+            "or remove the run's checkpoints to train it again"
+        )
+    return losses[max(reached)]
+
+
+class Mirror:
+    """Sends rows to wandb under the names that the authors' runs use; its failures are warned of and end it, not the run."""
+
+    def __init__(self, run: Run, folder: Path, mode: str, project: str, step: int) -> None:
+        self._run: Any = None
+        self._tokens_per_step = run.tokens_per_step
+        if mode == "disabled":
+            return
+        try:
+            import wandb
+
+            folder.mkdir(parents=True, exist_ok=True)
+            self._run = wandb.init(
+                project=project,
+                group=run.name,
+                name=f"{run.name}-from-{step}",
+                dir=folder,
+                mode=mode,  # type: ignore[arg-type]
+                tags=["cooldown" if run.phase == "cooldown" else "pretrain"],
+                config={**run.model_dump(mode="json"), **_scaling(run)},
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    disable_git=True,
+                    disable_code=True,
+                    x_disable_stats=True,
+                    x_disable_meta=True,
+                ),
+            )
+        except Exception as error:  # whatever goes wrong there, the metrics file has it all
+            self._stop(error)
+
+    def write(self, row: dict[str, Any]) -> None:
+        if self._run is None:
+            return
+        common = {"optimizer_step": row["step"], "total_tokens": row["tokens"]}
+        if row["kind"] == "train":
+            values = {
+                "global_loss": row["loss"],
+                "lr": row["lr"],
+                "grad_norm": row["gradient_norm"],
+                "seconds/step": row["seconds"],
+                "tokens_per_second": self._tokens_per_step / row["seconds"],
+            }
+        else:
+            values = {"val_loss": row["loss"]}
+        try:
+            self._run.log({**common, **values})
+        except Exception as error:
+            self._stop(error)
+
+    def close(self) -> None:
+        try:
+            if self._run is not None:
+                self._run.finish()
+        except Exception as error:
+            self._stop(error)
+
+    def _stop(self, error: Exception) -> None:
+        log.warning("wandb: %s: %s; going on without it", type(error).__name__, error)
+        self._run = None
+
+
+def _scaling(run: Run) -> dict[str, float]:
+    architecture = Architecture(run.head_size, run.vocabulary_size, run.context_length)
+    return {
+        "scaling/params": counting.params(run.width, run.depth, architecture),
+        "scaling/width": run.width,
+        "scaling/depth": run.depth,
+        "scaling/max_lr": run.lr,
+    }

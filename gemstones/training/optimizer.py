@@ -1,0 +1,57 @@
+"""AdamW as the suite uses it, and the learning rate of every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gemstones.suite.runs import Run
+
+NORMS = {"norm_1", "norm_2", "ln_f"}
+
+
+def learning_rate(run: Run, step: int) -> float:
+    """Learning rate of the update after `step` updates.
+
+    Linear warm-up from 0 at the first update, then constant; a cooldown goes linearly from the peak at its anchor to
+    0 at its last step.
+    """
+    if run.anchor is not None:
+        return run.lr * (run.steps - step) / (run.steps - run.anchor)
+    return run.lr * min(1.0, step * run.tokens_per_step / run.warmup_tokens)
+
+
+def decays(name: str) -> bool:
+    """Whether a parameter has weight decay: norms and biases have none.
+
+    By name, not by dimension: sharded weights are flat.
+    """
+    *modules, kind = name.split(".")
+    return kind != "bias" and not NORMS & set(modules)
+
+
+def build_optimizer(model: torch.nn.Module, run: Run) -> torch.optim.AdamW:
+    """AdamW with two groups of parameters, with and without weight decay.
+
+    The variant is fixed: fused and foreach updates differ in the last bit, so a resumed run has to use the same one.
+    """
+    _without_dynamo()
+    named = list(model.named_parameters())
+    groups = [
+        {"params": [weight for name, weight in named if decays(name)], "weight_decay": run.weight_decay},
+        {"params": [weight for name, weight in named if not decays(name)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=run.lr, betas=(run.beta1, run.beta2), eps=run.epsilon, foreach=True)
+
+
+def _without_dynamo() -> None:
+    """Keep torch's optimizers from importing torch._dynamo (2 CPU-seconds) only to shield themselves from it.
+
+    Nothing here is compiled, so each shielded method may as well be called directly.
+    """
+    for owner in (torch.optim.Optimizer, torch.optim.AdamW):
+        for method in vars(owner).values():
+            shielded: Any = getattr(method, "__wrapped__", None)
+            if shielded is not None:
+                vars(shielded).setdefault("__dynamo_disable", shielded)
