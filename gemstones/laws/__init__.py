@@ -1,0 +1,65 @@
+"""Laws fitted to the losses table: Approach 1 (convex hull) and Approach 3 (power laws), and how they are read back.
+
+>>> write_json(fit(study.fits["hot"], rows, seed=study.seed).to_json(), "laws/hot.json")
+>>> read("laws/hot.json").predict(rows)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gemstones.errors import UserError
+from gemstones.laws.huber import HuberFit, fit_huber
+from gemstones.laws.hull import HullFit, Line, best_per_bin, fit_hull, lower_hull
+from gemstones.laws.power_law import Allocation, PowerLaw
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gemstones.study import Approach1, Approach3
+
+__all__ = [
+    "Allocation",
+    "HuberFit",
+    "HullFit",
+    "Line",
+    "PowerLaw",
+    "best_per_bin",
+    "fit",
+    "fit_huber",
+    "fit_hull",
+    "lower_hull",
+    "read",
+]
+
+
+def fit(spec: Approach1 | Approach3, rows: pd.DataFrame, seed: int = 0) -> HuberFit | HullFit:
+    """Fit the law that a config entry asks for to the rows of its selection.
+
+    Raises
+    ------
+    UserError
+        Where the rows do not determine the law; see :func:`fit_huber` and :func:`fit_hull`.
+    """
+    if spec.approach == 1:
+        return fit_hull(rows, spec.resource, spec.param_count, spec.selection)
+    return fit_huber(rows, spec.covariates, spec.param_count, spec.huber_delta, seed, spec.selection)
+
+
+def read(path: str | Path) -> HuberFit | HullFit:
+    """Read a fit that :func:`gemstones.files.write_json` wrote from its `to_json`.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, or it holds no fit.
+    """
+    try:
+        data = json.loads(Path(path).read_text())
+        return HullFit.from_json(data) if "lines" in data else HuberFit.from_json(data)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; wanted: a fit's JSON") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: holds no fit ({type(error).__name__}: {error})") from None
