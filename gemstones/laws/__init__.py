@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemstones.errors import UserError
-from gemstones.laws.huber import HuberFit, fit_huber
+from gemstones.laws.fit import HuberFit, fit_huber
 from gemstones.laws.hull import HullFit, Line, best_per_bin, fit_hull, lower_hull
 from gemstones.laws.power_law import Allocation, PowerLaw
 
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 
+# The function takes the name over from its module, which is complete by now: `from gemstones.laws import fit`.
 def fit(spec: Approach1 | Approach3, rows: pd.DataFrame, seed: int = 0) -> HuberFit | HullFit:
     """Fit the law that a config entry asks for to the rows of its selection.
 
