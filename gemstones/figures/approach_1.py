@@ -38,19 +38,20 @@ def draw_approach_1(tables: Tables) -> Drawing:
         hull = rows[rows["on_hull"]]
         parts.append(rows.assign(fit=name))
         on_frontier |= set(hull["shape"].dropna())
-        axes[0].set_title(fit_label(tables.study, name))
+        axes[0].set_title(fit_label(name))
         _losses(axes[0], rows, law, styles)
         for panel, quantity in zip(axes[1:], QUANTITIES, strict=True):
             _line(panel, hull, law, quantity, styles)
-        for panel in axes:
-            panel.set_xlabel(RESOURCES[law.resource])
+        for place, panel in enumerate(axes):
             log_axis(panel, "x", "power" if law.resource == "flops" else "count", most=5)
+            if len(fits) == 1 or place == len(axes) - 1:
+                panel.set_xlabel(RESOURCES[law.resource])
+            else:
+                panel.tick_params(labelbottom=False)
     for row in zip(*panels, strict=True):
-        for panel in row[1:]:
-            panel.set_ylabel("")
-        if len(panels) > 1 and row is not None:
-            _share_y(list(row))
-    _finish(panels)
+        _share_y(list(row))
+    _label(panels, {law.param_count for law in fits.values()})
+    drawn.align_ylabels()
     models = [Line2D([], [], label=name, **styles[name].points()) for name in reversed(styles) if name in on_frontier]
     legend_right(drawn, [("panels", _handles(fits)), ("on the frontier", models)])
     columns = ["fit", "run", "step", "flops", "gpu_hours", "params", "tokens", "tokens_per_param", "loss", "on_hull"]
@@ -97,7 +98,7 @@ def _panels(fits: int) -> tuple[Figure, list[list[Axes]]]:
     if fits == 1:
         drawn = figure(4.8)
         return drawn, [list(drawn.subplots(2, 2).flat)]
-    drawn = figure(7.6, max(WIDTH, 2.4 * fits + 1.2))
+    drawn = figure(7.0, max(WIDTH, 2.4 * fits + 1.2))
     grid = drawn.subplots(4, fits, height_ratios=[1.7, 1, 1, 1])
     return drawn, [list(column) for column in grid.T]
 
@@ -140,19 +141,21 @@ def _hull_points(axes: Axes, hull: pd.DataFrame, law: HullFit, column: str, styl
 
 def _share_y(panels: list[Axes]) -> None:
     """Equal limits in a row of panels."""
-    limits = [panel.get_ylim() for panel in panels]
     for panel in panels:
         panel.set_yscale("log")
+    limits = [panel.get_ylim() for panel in panels]
+    for panel in panels:
         panel.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
-def _finish(panels: list[list[Axes]]) -> None:
+def _label(panels: list[list[Axes]], param_counts: set[str]) -> None:
     """Scales and labels of the y axes; only the first fit's panels are labelled."""
     for place, axes in enumerate(panels):
         loss_axis(axes[0], "validation loss\n(nats/token)" if place == 0 else "")
-        for panel, (label, _) in zip(axes[1:], QUANTITIES.values(), strict=True):
+        for panel, (quantity, (label, _)) in zip(axes[1:], QUANTITIES.items(), strict=True):
             log_axis(panel, "y", most=5)
-            panel.set_ylabel(label if place == 0 else "")
+            count = COUNTS.get(min(param_counts), "") if quantity == "params" and len(param_counts) == 1 else ""
+            panel.set_ylabel(label + count if place == 0 else "")
 
 
 def _handles(fits: dict[str, HullFit]) -> list[Line2D]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,14 +77,17 @@ def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any
 
     Parameters
     ----------
-    inputs : has the paths `losses` and `shapes` and the lists of paths `laws`, `prescriptions`, `overspend`,
-        `overtraining` and `industry`, each of which may be empty.
+    inputs : has the paths `losses` and `shapes` and lists of paths, each of which may be absent or empty: `laws` and
+        `prescriptions` (files are named after fits), `costs` (overspend.parquet, overtraining.parquet), also accepted
+        as `overspend` and `overtraining`, and `industry` (industry.csv).
     figure : the figure's row of the config.
     config : the study's config.
     """
     from gemstones.losses.table import read
 
     row = Figure.model_validate(dict(figure))
+    others = [path for name in ("costs", "overspend", "overtraining", "industry") for path in _paths(inputs, name)]
+    paths = {path.stem: path for path in others}
     return Tables(
         study=load(config),
         figure=row,
@@ -91,9 +95,7 @@ def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any
         shapes=pd.read_csv(inputs.shapes),
         laws=_by_fit(row, {path.stem: _read_law(path) for path in _paths(inputs, "laws")}),
         prescriptions=_by_fit(row, {path.stem: pd.read_parquet(path) for path in _paths(inputs, "prescriptions")}),
-        overspend=_read_one(inputs, "overspend"),
-        overtraining=_read_one(inputs, "overtraining"),
-        industry=_read_one(inputs, "industry"),
+        **{name: _read_table(paths[name]) for name in ("overspend", "overtraining", "industry") if name in paths},
     )
 
 
@@ -106,12 +108,16 @@ def _by_fit(figure: Figure, found: Mapping[str, T]) -> dict[str, T]:
     return {name: found[name] for name in figure.fits if name in found}
 
 
-def _read_one(inputs: Any, name: str) -> pd.DataFrame | None:
-    paths = _paths(inputs, name)
-    if not paths:
-        return None
-    return pd.read_csv(paths[0]) if paths[0].suffix == ".csv" else pd.read_parquet(paths[0])
+def _read_table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
 
 
 def _read_law(path: Path) -> HuberFit | HullFit:
-    raise NotImplementedError
+    from gemstones.laws.hull import HullFit
+
+    data = json.loads(path.read_text())
+    if "hull" in data:
+        return HullFit.from_json(data)
+    from gemstones.laws.fit import HuberFit
+
+    return HuberFit.from_json(data)

@@ -45,7 +45,7 @@ def save(drawing: Drawing, stem: str | Path) -> None:
     stem = Path(stem)
     with mpl.rc_context(RC):
         drawing.figure.draw_without_rendering()
-        drawing.figure.set_layout_engine("none")  # laid out once; the formats share the result
+        drawing.figure.set_layout_engine(None)  # laid out once; the formats share the result
         for form, metadata in METADATA.items():
             path = stem.with_name(f"{stem.name}.{form}")
 

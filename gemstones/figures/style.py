@@ -35,7 +35,6 @@ REFERENCE: dict[str, dict[str, Any]] = {
 }
 
 RC: dict[str, Any] = {
-    "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans",
     "font.size": FONT,
     "axes.titlesize": FONT + 1,
@@ -57,7 +56,7 @@ RC: dict[str, Any] = {
     "savefig.dpi": 200,
     "svg.hashsalt": "gemstones",
     "svg.fonttype": "path",
-    "pdf.fonttype": 42,
+    "pdf.fonttype": 3,
 }
 
 
@@ -142,6 +141,6 @@ def law_styles(study: Study) -> dict[str, Style]:
     return styles
 
 
-def fit_label(study: Study, name: str) -> str:
-    """How a fit is named in a legend: its own name in the config, with spaces, and the law's covariates if it has one."""
-    return name.replace("_", " ")
+def fit_label(name: str) -> str:
+    """How a fit is named in figures: its name in the config with spaces, A1 and A3 for the approaches."""
+    return name.replace("approach_1", "A1").replace("approach_3", "A3").replace("_", " ")

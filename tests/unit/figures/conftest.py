@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from gemstones.figures.inputs import Tables
+from gemstones.laws.hull import HullFit, fit_hull
+from gemstones.losses.selections import select
 from gemstones.losses.table import check
 from gemstones.study import Figure, Study, load
 from gemstones.suite.shapes import architecture
@@ -106,3 +108,14 @@ def small_tables(kind: str, **extra: Any) -> Tables:
 @pytest.fixture(scope="session")
 def losses() -> pd.DataFrame:
     return small_losses(load(CONFIG))
+
+
+def hull_laws(study: Study, losses: pd.DataFrame, names: list[str]) -> dict[str, HullFit]:
+    """Approach 1 fits of the synthetic losses."""
+    laws = {}
+    for name in names:
+        fit = study.fits[name]
+        assert fit.approach == 1
+        rows = select(losses, study.selections[fit.selection], fit.selection)
+        laws[name] = fit_hull(rows, fit.resource, fit.param_count, fit.selection)
+    return laws
