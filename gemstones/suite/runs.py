@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -152,9 +151,11 @@ def segments(study: Study) -> list[Segment]:
         If a shape's speed is not known, or the walltime does not hold the steps between two evaluations.
     """
     cooldowns = cooldown_runs(study)
-    plan = [
-        segment for run in [*main_runs(study), *lr_ablation_runs(study)] for segment in _chain(study, run, cooldowns)
-    ]
+    anchors: dict[str, list[int]] = {}
+    for run in cooldowns:
+        anchors.setdefault(str(run.parent), []).append(_start(run))
+    chained = [*main_runs(study), *lr_ablation_runs(study)]
+    plan = [segment for run in chained for segment in _chain(study, run, anchors.get(run.name, []))]
     parents = [segment for segment in plan if segment.run.phase == "main"]
     if study.runs and study.runs.cooldown and study.runs.cooldown.one_job_per_shape:
         for shape in dict.fromkeys(run.shape for run in cooldowns):
@@ -163,7 +164,7 @@ def segments(study: Study) -> list[Segment]:
             plan.append(Segment(last, _start(last), last.steps, (), tuple(before), tuple(after)))
     else:
         for run in cooldowns:
-            first, *rest = _chain(study, run, ())
+            first, *rest = _chain(study, run, [])
             plan += [replace(first, after=(_parent(run, parents),)), *rest]
     return plan
 
@@ -181,7 +182,7 @@ def _parent(cooldown: Run, parents: list[Segment]) -> tuple[str, int]:
     )
 
 
-def _chain(study: Study, run: Run, cooldowns: Sequence[Run]) -> list[Segment]:
+def _chain(study: Study, run: Run, anchors: list[int]) -> list[Segment]:
     _, seconds_per_step = throughput(study, run)
     fitting = int(60 * study.plan.walltime_minutes * study.plan.usable / seconds_per_step)
     length = min(fitting, study.plan.segment_steps or fitting)
@@ -194,7 +195,6 @@ def _chain(study: Study, run: Run, cooldowns: Sequence[Run]) -> list[Segment]:
             f"short for the {run.evaluate_every} steps between two checkpoints of {run.name}"
         )
     stops = [*range(_start(run) + length, run.steps, length), run.steps]
-    anchors = sorted(_start(cooldown) for cooldown in cooldowns if cooldown.parent == run.name)
     return [
         Segment(
             run, first, stop, tuple(anchor for anchor in anchors if first < anchor <= stop),
@@ -241,7 +241,6 @@ def check_runs(study: Study) -> None:
                 raise UserError(
                     f"runs.cooldown.exclude_anchors.{shape}: {list(skipped)} names a shape or anchor that is not there"
                 )
-    segments(study)
 
 
 def _subset(study: Study, where: str, only: tuple[str, ...], exclude: tuple[str, ...]) -> list[str]:

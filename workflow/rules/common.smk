@@ -14,6 +14,8 @@ shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 try:
     study = load(config, ", ".join(map(str, workflow.configfiles)) or "config")
+    # Every planned training job by (run, last step); the DAG's training part is drawn from it.
+    JOBS = {(segment.run.name, segment.stop): segment for segment in segments(study)}
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -32,10 +34,6 @@ FIGURE_CATEGORIES = {
     "overspend": "4 Prescriptions",
     "overtraining": "4 Prescriptions",
 }
-
-# Every planned training job by (run, last step); the DAG's training part is drawn from it.
-JOBS = {(segment.run.name, segment.stop): segment for segment in segments(study)}
-
 
 def one_of(names):
     """A wildcard that is one of the config's names, and nothing else."""
@@ -81,6 +79,14 @@ def last_manifests(wildcards):
 def prescription_files(wildcards):
     tables = [*study.prescriptions.fits, *(name for name in ("overspend", "overtraining") if config[name])]
     return expand("<results>/prescriptions/{table}.parquet", table=tables)
+
+
+def fit_of(wildcards):
+    return config["fits"][wildcards.fit]
+
+
+def figure_of(wildcards):
+    return config["figures"][wildcards.figure]
 
 
 def query_of_fit(wildcards):

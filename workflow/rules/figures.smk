@@ -32,7 +32,7 @@ rule figure:
     conda:
         "../../envs/analysis.yaml"
     params:
-        figure=lookup("figures/{figure}", within=config),
+        figure=figure_of,
         caption=figure_caption,
     script:
         "../../scripts/figure.py"

@@ -21,7 +21,7 @@ rule law:
     conda:
         "../../envs/analysis.yaml"
     params:
-        fit=lookup("fits/{fit}", within=config),
+        fit=fit_of,
         query=query_of_fit,
         seed=config["seed"],
     script:
