@@ -21,7 +21,7 @@ from gemstones.training.data import Batches, Tokens
 from gemstones.training.initialization import initialize
 from gemstones.training.metrics import Metrics, Mirror
 from gemstones.training.model import build_model
-from gemstones.training.optimizer import build_optimizer, learning_rate
+from gemstones.training.optimizer import build_optimizer, get_state, learning_rate, set_state
 
 log = logging.getLogger(__name__)
 
@@ -106,14 +106,14 @@ class Trainer:
         return {
             "identity": identity,
             "step": self.step,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": dict(self.model.state_dict()),
+            "optimizer": get_state(self.optimizer, self.model),
             "generators": generators,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        set_state(self.optimizer, self.model, state["optimizer"])
         self.step = state["step"]
         torch.set_rng_state(state["generators"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["generators"]:
@@ -156,6 +156,10 @@ def advance(
             if resumed:
                 _restore(trainer, resumed, identity)
             elif mirror is None and parent:
+                if not parent.intact():
+                    raise UserError(
+                        f"{parent.path}: damaged (its checksum is another one); remove it and train {run.parent} again"
+                    )
                 _restore(trainer, parent, None)
             if resumed or mirror is None:
                 record.write(_start_row(trainer))

@@ -94,6 +94,7 @@ class Mirror:
                     disable_code=True,
                     x_disable_stats=True,
                     x_disable_meta=True,
+                    x_save_requirements=False,
                 ),
             )
         except Exception as error:  # whatever goes wrong there, the metrics file has it all

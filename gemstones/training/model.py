@@ -27,7 +27,8 @@ ROPE_BASE = 10_000
 def build_model(run: Run) -> GPT:
     """A model with litgpt's default weights, on torch's default device; logits are (batch, context, vocabulary)."""
     with _litgpt_model() as litgpt:
-        return litgpt.GPT(_config(run, litgpt))  # type: ignore[no-any-return]
+        model: GPT = litgpt.GPT(_config(run, litgpt))
+        return model
 
 
 def _config(run: Run, litgpt: Any) -> Config:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import sys
 
 import torch
 
 from gemstones.suite.runs import Run
 
 NORMS = {"norm_1", "norm_2", "ln_f"}
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW without its guards against torch.compile.
+
+    The guards import torch._dynamo, which takes 2 CPU-seconds, only to keep it out; nothing is compiled here.
+    """
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
 
 
 def learning_rate(run: Run, step: int) -> float:
@@ -31,27 +43,30 @@ def decays(name: str) -> bool:
     return kind != "bias" and not NORMS & set(modules)
 
 
-def build_optimizer(model: torch.nn.Module, run: Run) -> torch.optim.AdamW:
+def build_optimizer(model: torch.nn.Module, run: Run) -> AdamW:
     """AdamW with two groups of parameters, with and without weight decay.
 
     The variant is fixed: fused and foreach updates differ in the last bit, so a resumed run has to use the same one.
     """
-    _without_dynamo()
     named = list(model.named_parameters())
     groups = [
         {"params": [weight for name, weight in named if decays(name)], "weight_decay": run.weight_decay},
         {"params": [weight for name, weight in named if not decays(name)], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=run.lr, betas=(run.beta1, run.beta2), eps=run.epsilon, foreach=True)
+    return AdamW(groups, lr=run.lr, betas=(run.beta1, run.beta2), eps=run.epsilon, foreach=True)
 
 
-def _without_dynamo() -> None:
-    """Keep torch's optimizers from importing torch._dynamo (2 CPU-seconds) only to shield themselves from it.
+def get_state(optimizer: AdamW, model: torch.nn.Module) -> dict[str, dict[str, torch.Tensor]]:
+    """Steps and moments by the parameter's name; all other settings follow from the run."""
+    return {
+        name: dict(optimizer.state[weight]) for name, weight in model.named_parameters() if weight in optimizer.state
+    }
 
-    Nothing here is compiled, so each shielded method may as well be called directly.
-    """
-    for owner in (torch.optim.Optimizer, torch.optim.AdamW):
-        for method in vars(owner).values():
-            shielded: Any = getattr(method, "__wrapped__", None)
-            if shielded is not None:
-                vars(shielded).setdefault("__dynamo_disable", shielded)
+
+def set_state(optimizer: AdamW, model: torch.nn.Module, state: dict[str, dict[str, torch.Tensor]]) -> None:
+    """Put back what `get_state` gave; steps stay on the CPU, moments go to their weight's device."""
+    for name, weight in model.named_parameters():
+        # Keys are interned as torch's own are, so that a resumed run's checkpoint has the same bytes.
+        optimizer.state[weight] = {
+            sys.intern(key): value if key == "step" else value.to(weight.device) for key, value in state[name].items()
+        }

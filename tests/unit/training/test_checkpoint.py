@@ -1,0 +1,79 @@
+"""A checkpoint is whole or left out, and pruning never takes a milestone."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from gemstones.training import checkpoint
+
+
+def save(folder: Path, step: int, milestone: bool = False) -> checkpoint.Checkpoint:
+    return checkpoint.save(folder, step, {"step": step, "model": {"weight": torch.arange(50)}}, milestone=milestone)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    saved = save(tmp_path, 225)
+    assert saved.path.name == "step-00000225.pt"
+    found = checkpoint.newest(tmp_path, at_most=1000)
+    assert found == saved
+    assert torch.equal(checkpoint.load(found)["model"]["weight"], torch.arange(50))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_newest_lies_within_the_bounds(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        save(tmp_path, step)
+    found = checkpoint.newest(tmp_path, at_most=14)
+    assert found is not None
+    assert found.step == 10
+    assert checkpoint.newest(tmp_path, at_most=14, above=10) is None
+    assert checkpoint.newest(tmp_path, at_most=4) is None
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "absent", "sidecar"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    save(tmp_path, 5)
+    path = save(tmp_path, 10).path
+    if damage == "flipped":
+        flip_a_bit(path)
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "absent":
+        path.unlink()
+    else:
+        path.with_suffix(".json").write_text("{")
+    with caplog.at_level(logging.WARNING):
+        found = checkpoint.newest(tmp_path, at_most=10)
+    assert found is not None
+    assert found.step == 5
+    assert "step-00000010" in caplog.text
+
+
+def test_a_checkpoint_without_its_sidecar_does_not_exist(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    save(tmp_path, 10).sidecar.unlink()  # as if killed between the two files
+    assert [found.step for found in checkpoint.available(tmp_path)] == [5]
+
+
+def test_pruning_keeps_milestones_the_two_newest_and_the_current_one(tmp_path: Path) -> None:
+    for step in (5, 10, 15, 20, 25, 30):
+        save(tmp_path, step, milestone=step == 10)
+    checkpoint.prune(tmp_path, current=15)
+    assert [found.step for found in checkpoint.available(tmp_path)] == [10, 15, 25, 30]
+    assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_a_milestone_stays_one_when_written_again(tmp_path: Path) -> None:
+    checkpoint.keep(save(tmp_path, 5))
+    save(tmp_path, 5)
+    assert checkpoint.available(tmp_path)[0].milestone

@@ -1,0 +1,103 @@
+"""`gemstones train` as a process: killed, repeated, misused."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gemstones import __version__
+from gemstones.cli import app
+from gemstones.training import job as jobs
+
+from .conftest import assert_same_state, losses, make_job, make_run
+
+RUN = make_run(steps=150)
+HEAVY = "torch", "litgpt", "wandb"
+
+
+def command(folder: Path, shards: Path, job: str | None = None, until: int = 150) -> list[str]:
+    return [
+        "train", job or make_job(RUN).model_dump_json(), "--data", str(shards),
+        "--until", str(until), "--output", str(folder / "32x1" / "steps" / f"{until}.json"),
+    ]  # fmt: skip
+
+
+def python(*arguments: str, after: str = "") -> list[str]:
+    code = f"import sys; from gemstones.cli import app; app({arguments!r}, standalone_mode=False); {after}"
+    return [sys.executable, "-c", code]
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(shards: Path, tmp_path: Path) -> None:
+    straight = tmp_path / "straight" / "32x1" / "steps" / "150.json"
+    jobs.train(make_job(RUN), data=shards, folder=tmp_path / "straight", until=150, output=straight)
+
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(python(*command(killed, shards)), stderr=subprocess.PIPE, text=True)
+    while not any('"step": 23,' in path.read_text() for path in killed.glob("32x1/metrics/*.jsonl")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    assert not (killed / "32x1" / "steps" / "150.json").exists()
+    assert list(killed.glob("32x1/checkpoints/*/*.pt"))
+
+    light = "assert not {'lightning', 'torch._dynamo', 'scipy', 'matplotlib'} & set(sys.modules), 'start-up is slow'"
+    subprocess.run(python(*command(killed, shards), after=light), check=True)
+    resumed = killed / "32x1" / "steps" / "150.json"
+    assert_same_state(resumed, straight)
+    assert losses(resumed) == losses(straight)
+
+    record = Path(json.loads(resumed.read_text())["metrics"])
+    before, manifest = record.read_bytes(), resumed.read_bytes()
+    assert record.read_text().count('"start"') == 2
+    resumed.unlink()
+    again = f"assert not set({HEAVY!r}) & set(sys.modules), 'a job with nothing to do imports what it does not need'"
+    subprocess.run(python(*command(killed, shards), after=again), check=True)
+    assert record.read_bytes() == before
+    assert resumed.read_bytes() == manifest
+
+
+def test_divergence_is_one_line_and_exit_status_1(shards: Path, tmp_path: Path) -> None:
+    diverging = make_job(make_run(lr=1e30, warmup_tokens=64 * 10**28)).model_dump_json()
+    result = CliRunner().invoke(app, command(tmp_path, shards, diverging, until=20))
+    assert result.exit_code == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "32x1: loss" in errors[0]
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("*/steps/*"))
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        ("{", "error: job: Invalid JSON"),
+        ("@no/such.json", "error: job: no/such.json cannot be read"),
+        ("{}", "error: job: run: required"),
+        (json.dumps({"run": {**RUN.model_dump(), "lr": "high"}}), "error: job: run.lr: Input should be a valid number"),
+        (json.dumps({"run": RUN.model_dump(), "befor": []}), "error: job: befor: Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_job_is_one_line(shards: Path, tmp_path: Path, job: str, message: str) -> None:
+    result = CliRunner().invoke(app, command(tmp_path, shards, job))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+
+
+def test_missing_shards_are_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, command(tmp_path, tmp_path / "manifest.json"))
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"error: {tmp_path / 'manifest.json'}: not found; it is written when the corpus is made into shards\n",
+    )
+
+
+def test_help_has_an_example_and_the_version_is_the_packages() -> None:
+    result = CliRunner().invoke(app, ["train", "--help"])
+    assert "gemstones train @job.json" in result.stdout
+    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == __version__
