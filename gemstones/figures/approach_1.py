@@ -63,7 +63,9 @@ def hull_fits(tables: Tables) -> dict[str, HullFit]:
     """The figure's Approach 1 fits; UserError where it has others or none."""
     wrong = [name for name, law in tables.laws.items() if not isinstance(law, HullFit)]
     if wrong or not tables.laws:
-        raise UserError(f"figure of kind '{tables.figure.kind}': needs Approach 1 fits, has {', '.join(wrong) or 'none'}")
+        raise UserError(
+            f"figure of kind '{tables.figure.kind}': needs Approach 1 fits, has {', '.join(wrong) or 'none'}"
+        )
     return {name: law for name, law in tables.laws.items() if isinstance(law, HullFit)}
 
 
@@ -109,7 +111,15 @@ def _losses(axes: Axes, rows: pd.DataFrame, law: HullFit, styles: dict[str, Styl
         if len(run) > 1 and pd.notna(run["run"].iloc[0]):
             axes.plot(run[law.resource], run["loss"], color=style.color, linewidth=0.6, alpha=0.6)
         else:
-            axes.plot(run[law.resource], run["loss"], linestyle="none", marker=".", markersize=2.5, color=style.color, alpha=0.6)
+            axes.plot(
+                run[law.resource],
+                run["loss"],
+                linestyle="none",
+                marker=".",
+                markersize=2.5,
+                color=style.color,
+                alpha=0.6,
+            )
     frontier = [(point.resource, point.loss) for point in law.hull]
     axes.plot(*zip(*frontier, strict=True), color="black", linewidth=1)
     _hull_points(axes, rows[rows["on_hull"]], law, "loss", styles)
@@ -123,7 +133,9 @@ def _line(axes: Axes, hull: pd.DataFrame, law: HullFit, quantity: str, styles: d
         params = chinchilla_params(resource)
         tokens = resource / (6 * params)
         axes.plot(
-            resource, {"params": params, "tokens": tokens, "tokens_per_param": tokens / params}[quantity], **REFERENCE["Chinchilla"]
+            resource,
+            {"params": params, "tokens": tokens, "tokens_per_param": tokens / params}[quantity],
+            **REFERENCE["Chinchilla"],
         )
     axes.plot(resource, line.predict(resource), color="#D55E00", linewidth=1.4)
     _hull_points(axes, hull, law, quantity, styles)

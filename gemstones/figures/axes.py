@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,8 +14,9 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
+from numpy.typing import NDArray
 
-from gemstones.figures.style import FAINT, FONT, Style
+from gemstones.figures.style import BEYOND, FONT, Style
 
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 Form = Literal["count", "power", "plain"]
@@ -85,14 +87,12 @@ def beyond_data(axes: Axes, limit: float) -> None:
     """Shade what lies right of `limit`, the end of the data; the axis keeps its range."""
     low, high = axes.get_xlim()
     if limit < high:
-        axes.axvspan(max(limit, low), high, color=FAINT, alpha=0.55, zorder=0, linewidth=0)
+        axes.axvspan(max(limit, low), high, color=BEYOND, zorder=0, linewidth=0)
         axes.set_xlim(low, high)
 
 
 def beyond_handle() -> Patch:
-    return Patch(
-        facecolor=FAINT, alpha=0.55, edgecolor="#C0C0C0", linewidth=0.5, label="beyond the data (extrapolated)"
-    )
+    return Patch(facecolor=BEYOND, edgecolor="#C0C0C0", linewidth=0.5, label="beyond the data (extrapolated)")
 
 
 def model_handles(styles: dict[str, Style], names: Sequence[str], *, markers: bool = False) -> list[Line2D]:
@@ -129,3 +129,15 @@ def legend_right(figure: Figure, groups: Sequence[tuple[str, Sequence[Artist]]])
 def legend_below(figure: Figure, handles: Sequence[Artist], columns: int) -> Legend:
     """A legend outside the axes at the foot."""
     return figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, columnspacing=1.2)
+
+
+def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
+    """Places nearest to the wanted ones (ascending, within 0 and 1) that are at least `gap` apart: least squares."""
+    blocks: list[tuple[float, int]] = []
+    for i, place in enumerate(wanted):
+        blocks.append((float(place) - i * gap, 1))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (mean_b, n_b), (mean_a, n_a) = blocks.pop(), blocks.pop()
+            blocks.append(((mean_a * n_a + mean_b * n_b) / (n_a + n_b), n_a + n_b))
+    shifted = np.concatenate([np.full(n, mean) for mean, n in blocks])
+    return np.asarray(np.clip(shifted, 0, max(0.0, 1 - (len(wanted) - 1) * gap)) + np.arange(len(wanted)) * gap)

@@ -71,6 +71,15 @@ class Tables:
             )
         return found
 
+    def data_end(self) -> float:
+        """The most training FLOPs of any run that the figure's fits have seen; beyond it they extrapolate."""
+        ends = [0.0]
+        for selection in {self.study.fits[name].selection for name in self.figure.fits}:
+            rows = self.rows(selection)
+            if rows["run"].notna().any():
+                ends.append(float(rows.loc[rows["run"].notna(), "flops"].max()))
+        return max(ends)
+
 
 def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any]) -> Tables:
     """Read what the rule gives.

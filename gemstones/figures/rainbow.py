@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from gemstones.errors import UserError
-from gemstones.figures.axes import beyond_data, beyond_handle, legend_below, log_axis
+from gemstones.figures.axes import beyond_data, beyond_handle, legend_below, log_axis, spread
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.published import REFERENCES, Floats
@@ -37,19 +37,27 @@ def draw_rainbow(tables: Tables) -> Drawing:
         if name in REFERENCES:
             style = REFERENCE[str(name)]
         else:
-            style = {"color": colors[name], "linestyle": KINDS[tables.study.fits[str(name)].approach][1], "linewidth": 1.1}
+            style = {
+                "color": colors[name],
+                "linestyle": KINDS[tables.study.fits[str(name)].approach][1],
+                "linewidth": 1.1,
+            }
         axes.plot(curve["flops"], curve["params"], **style)
     axes.set_xlim(curves["flops"].min(), last)
     axes.set_yscale("log")
     axes.set_ylim(curves["params"].min() / 1.5, curves["params"].max() * 1.5)
     log_axis(axes, "x", "power", most=7)
-    log_axis(axes, "y", most=9)
-    beyond_data(axes, data_end(tables))
+    log_axis(axes, "y", "power", most=9)
+    beyond_data(axes, tables.data_end())
     axes.set_xlabel("training FLOPs")
     axes.set_ylabel("optimal parameters")
     _label(axes, tables, ends, colors)
     approaches = {tables.study.fits[name].approach for name in fits}
-    handles = [Line2D([], [], color=GREY, linestyle=style, label=label) for key, (label, style) in KINDS.items() if key in approaches]
+    handles = [
+        Line2D([], [], color=GREY, linestyle=style, label=label)
+        for key, (label, style) in KINDS.items()
+        if key in approaches
+    ]
     legend_below(drawn, [*handles, beyond_handle()], columns=3)
     return Drawing(drawn, curves, {"Slopes, ordered by the optimal parameters at the largest budget": table})
 
@@ -71,7 +79,8 @@ def optimal_params(tables: Tables) -> pd.DataFrame:
         )
     drawn |= {name: of(flops) for name, of in REFERENCES.items()}
     return pd.concat(
-        [pd.DataFrame({"name": name, "flops": flops, "params": params}) for name, params in drawn.items()], ignore_index=True
+        [pd.DataFrame({"name": name, "flops": flops, "params": params}) for name, params in drawn.items()],
+        ignore_index=True,
     )
 
 
@@ -98,27 +107,6 @@ def slope_table(tables: Tables, curves: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(table.columns[-1], ascending=False, ignore_index=True, kind="stable")
 
 
-def data_end(tables: Tables) -> float:
-    """The most training FLOPs of any run that the figure's fits have seen."""
-    ends = [0.0]
-    for selection in {tables.study.fits[name].selection for name in tables.figure.fits}:
-        rows = tables.rows(selection)
-        ends.append(float(rows.loc[rows["run"].notna(), "flops"].max()) if rows["run"].notna().any() else 0.0)
-    return max(ends)
-
-
-def spread(wanted: Floats, gap: float) -> Floats:
-    """Places nearest to the wanted ones (ascending, within 0 and 1) that are at least `gap` apart: least squares."""
-    blocks: list[tuple[float, int]] = []
-    for i, place in enumerate(wanted):
-        blocks.append((float(place) - i * gap, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (mean_b, n_b), (mean_a, n_a) = blocks.pop(), blocks.pop()
-            blocks.append(((mean_a * n_a + mean_b * n_b) / (n_a + n_b), n_a + n_b))
-    shifted = np.concatenate([np.full(n, mean) for mean, n in blocks])
-    return np.asarray(np.clip(shifted, 0, max(0.0, 1 - (len(wanted) - 1) * gap)) + np.arange(len(wanted)) * gap)
-
-
 def _of_fit(tables: Tables, name: str, flops: Floats) -> Floats | None:
     law = tables.laws[name]
     if isinstance(law, HullFit):
@@ -128,10 +116,10 @@ def _of_fit(tables: Tables, name: str, flops: Floats) -> Floats | None:
     if name not in tables.prescriptions:
         return None
     table = tables.prescriptions[name]
-    relaxed = table[table["kind"] == "relaxed"].sort_values("flops")
-    x, y = np.log(relaxed["flops"].to_numpy(float)), np.log(relaxed["params"].to_numpy(float))
+    relaxed = table[table["variant"] == "relaxed"].sort_values("flops")
+    x, y = np.log(relaxed["flops"].to_numpy(float)), np.log(relaxed["law_params"].to_numpy(float))
     tail = x > x[-1] - np.log(10) - 1e-9
-    slope, intercept = np.polyfit(x[tail], y[tail], 1)
+    slope = float(np.polyfit(x[tail], y[tail], 1)[0])
     log_flops = np.log(flops)
     return np.exp(np.where(log_flops <= x[-1], np.interp(log_flops, x, y), y[-1] + slope * (log_flops - x[-1])))
 
@@ -143,6 +131,13 @@ def _label(axes: Axes, tables: Tables, ends: pd.Series, colors: dict[str, Floats
     height = axes.figure.get_figheight() - 1.0
     for name, start, place in zip(ends.index, wanted, spread(wanted, FONT * 1.3 / 72 / height), strict=True):
         color = "black" if name in REFERENCES else colors[name]
-        axes.plot([1, 1.035, 1.045], [start, place, place], transform=axes.transAxes, color=color, linewidth=0.7, clip_on=False)
+        axes.plot(
+            [1, 1.085, 1.095],
+            [start, place, place],
+            transform=axes.transAxes,
+            color=color,
+            linewidth=0.7,
+            clip_on=False,
+        )
         text = name if name in REFERENCES else fit_label(name)
-        axes.text(1.05, place, text, transform=axes.transAxes, va="center", ha="left", fontsize=FONT)
+        axes.text(1.1, place, text, transform=axes.transAxes, va="center", ha="left", fontsize=FONT)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -22,11 +22,13 @@ from gemstones.study import Study
 if TYPE_CHECKING:
     from gemstones.figures.inputs import Tables
 
+T = TypeVar("T")
+
 WIDTH = 7.0  # inches: a page's text
 FONT = 8.0  # points: the smallest text of any figure
 # Okabe and Ito (2008) without black, which is kept for references, and without yellow, which is faint on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
-GREY, FAINT = "#6E6E6E", "#E4E4E4"
+GREY, BEYOND = "#6E6E6E", "#F0F0F0"  # the second shades what lies beyond the data
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 REFERENCE: dict[str, dict[str, Any]] = {
@@ -125,20 +127,25 @@ def aspect_handles(tables: Tables) -> list[Line2D]:
 
 
 def law_styles(study: Study) -> dict[str, Style]:
-    """Style of every fit, by what it is fitted on (colour) and by its covariates and parameter count (line, marker)."""
+    """Style of every fit: colour by selection and law, line by the parameter count, marker by the covariates."""
     selections: list[str] = []
-    variants: list[tuple[object, ...]] = []
+    counts: list[str] = []
+    laws: list[tuple[str, ...]] = []
     styles = {}
     for name, fit in study.fits.items():
-        selection = fit.selection.removesuffix("_dense")
-        variant = (fit.covariates if fit.approach == 3 else ("params", "tokens"), fit.param_count)
-        selections += [selection] if selection not in selections else []
-        variants += [variant] if variant not in variants else []
-        first, second = selections.index(selection), variants.index(variant)
-        styles[name] = Style(
-            PALETTE[(first + 3 * second) % len(PALETTE)], LINES[second % len(LINES)], MARKERS[second % len(MARKERS)]
-        )
+        law = fit.covariates if fit.approach == 3 else ("params", "tokens")
+        selection = _place(selections, fit.selection.removesuffix("_dense"))
+        count, kind = _place(counts, fit.param_count), _place(laws, law)
+        color = PALETTE[(selection + 3 * kind + 2 * count) % len(PALETTE)]
+        styles[name] = Style(color, LINES[count % len(LINES)], MARKERS[kind % len(MARKERS)])
     return styles
+
+
+def _place(seen: list[T], value: T) -> int:
+    """Place of a value in a list, where it is put if it is new."""
+    if value not in seen:
+        seen.append(value)
+    return seen.index(value)
 
 
 def fit_label(name: str) -> str:

@@ -9,9 +9,13 @@ import pandas as pd
 import pytest
 
 from gemstones.figures.inputs import Tables
+from gemstones.laws.fit import HuberFit, fit_huber
 from gemstones.laws.hull import HullFit, fit_hull
 from gemstones.losses.selections import select
 from gemstones.losses.table import check
+from gemstones.prescriptions.optimum import budgets, prescribe
+from gemstones.prescriptions.overspend import overspend
+from gemstones.prescriptions.overtraining import overtraining
 from gemstones.study import Figure, Study, load
 from gemstones.suite.shapes import architecture
 from gemstones.suite.tables import shapes_table
@@ -110,12 +114,37 @@ def losses() -> pd.DataFrame:
     return small_losses(load(CONFIG))
 
 
-def hull_laws(study: Study, losses: pd.DataFrame, names: list[str]) -> dict[str, HullFit]:
-    """Approach 1 fits of the synthetic losses."""
-    laws = {}
+def small_laws(study: Study, losses: pd.DataFrame, names: list[str]) -> dict[str, HullFit | HuberFit]:
+    """Fits of the synthetic losses."""
+    laws: dict[str, HullFit | HuberFit] = {}
     for name in names:
         fit = study.fits[name]
-        assert fit.approach == 1
         rows = select(losses, study.selections[fit.selection], fit.selection)
-        laws[name] = fit_hull(rows, fit.resource, fit.param_count, fit.selection)
+        if fit.approach == 1:
+            laws[name] = fit_hull(rows, fit.resource, fit.param_count, fit.selection)
+        else:
+            laws[name] = fit_huber(rows, fit.covariates, fit.param_count, fit.huber_delta, 0, fit.selection)
     return laws
+
+
+def small_study(kind: str, fits: list[str]) -> Tables:
+    """Tables with the laws of some fits and everything that follows from them."""
+    study = load(CONFIG)
+    losses = small_losses(study)
+    laws = small_laws(study, losses, list(dict.fromkeys([*fits, study.overtraining.fit])))
+    prescriptions = {
+        name: prescribe(laws[name], budgets(study.prescriptions), study.suite, name)
+        for name in fits
+        if name in study.prescriptions.fits
+    }
+    return small_tables(
+        kind,
+        fits=fits,
+        losses=losses,
+        laws={name: laws[name] for name in fits},
+        prescriptions=prescriptions,
+        overspend=overspend(select(losses, study.selections["all"], "all"), study.overspend.step),
+        overtraining=overtraining(
+            laws[study.overtraining.fit], study.overtraining.flops, study.suite, study.overtraining.fit
+        ),
+    )
