@@ -1,6 +1,9 @@
-"""Shared by all tests: the studies of config/, and the authors' data where they are."""
+"""Shared by all tests: the studies of config/, the authors' data where they are, and a finished study."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,8 @@ import yaml
 from gemstones.study import Study, load
 
 ROOT = Path(__file__).parent.parent
+TINY = ROOT / "tests/tiny.yaml"
+PARTS = ["Snakefile", "config", "envs", "gemstones", "profiles", "scripts", "workflow"]
 
 
 def config_of(name: str) -> dict:
@@ -37,3 +42,38 @@ def released_folder() -> Path:
     if not folder:
         pytest.skip("GEMSTONES_DATA does not name a folder with the authors' released data")
     return Path(folder)
+
+
+def copy_project(folder: Path) -> Path:
+    """A copy of the project's files, so that a test may run and edit it; the study of tests is config/tiny.yaml there."""
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, folder / part)
+    shutil.copy2(TINY, folder / "config/tiny.yaml")
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Snakemake's command line, as a user calls it in the project's folder."""
+    command = [str(Path(sys.executable).with_name("snakemake")), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A project folder in which the study of tests has run to its end: not to be changed."""
+    folder = copy_project(tmp_path_factory.mktemp("finished") / "project")
+    snakemake(folder, "--cores", "2", "--configfile", "config/tiny.yaml")
+    return folder
+
+
+@pytest.fixture
+def project(finished, tmp_path) -> Path:
+    """A copy of the finished project, with its times, that the test may change."""
+    return Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,6 @@ from snakemake.logging import logger
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 
-from tests.conftest import ROOT
-
-PARTS = ["Snakefile", "config", "envs", "gemstones", "profiles", "scripts", "workflow"]
 
 
 @dataclass
@@ -38,33 +35,23 @@ class _Recorder(logging.Handler):
             self.jobs.append(Job(values["rule_name"], wildcards, list(values["output"] or []), str(values["reason"])))
 
 
-def copy_project(folder: Path) -> Path:
-    """A copy of the project's files, so that a test may run and edit it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, folder / part)
-    return folder
-
-
 def dry_run(
-    folder: Path, config: str | Path | None = None, targets: tuple[str, ...] = (), changes: dict[str, Any] | None = None
+    folder: Path,
+    config: str = "config/tiny.yaml",
+    targets: tuple[str, ...] = (),
+    resources: dict[str, dict[str, Any]] | None = None,
 ) -> list[Job]:
-    """Jobs that Snakemake would run in a project's folder.
+    """Jobs that Snakemake would run in a project's folder, target rules left out.
 
     Parameters
     ----------
-    config : a config file; by default Snakemake takes the study `mini`.
-    changes : config values that replace the file's, as `--config` does.
+    resources : rule to resources that replace its own, as a profile's `set-resources` does.
     """
     recorder = _Recorder()
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         workflow = api.workflow(
-            resource_settings=ResourceSettings(cores=2),
-            config_settings=ConfigSettings(config=changes or {}, configfiles=(Path(config),) if config else ()),
+            resource_settings=ResourceSettings(cores=2, overwrite_resources=resources or {}),
+            config_settings=ConfigSettings(configfiles=(folder / config,)),
             snakefile=folder / "Snakefile",
             workdir=folder,
         )
@@ -73,4 +60,9 @@ def dry_run(
             workflow.dag(DAGSettings(targets=set(targets))).execute_workflow(executor="dryrun")
         finally:
             logger.removeHandler(recorder)
-    return recorder.jobs
+    return [job for job in recorder.jobs if job.output]
+
+
+def count(jobs: list[Job]) -> Counter[str]:
+    """Jobs by rule."""
+    return Counter(job.rule for job in jobs)

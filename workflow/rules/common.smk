@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 from gemstones.errors import UserError
 from gemstones.study import load
 from gemstones.suite.runs import segments, throughput
@@ -17,7 +15,7 @@ try:
     # Every planned training job by (run, last step); the DAG's training part is drawn from it.
     JOBS = {(segment.run.name, segment.stop): segment for segment in segments(study)}
 except UserError as error:
-    raise WorkflowError(str(error)) from None
+    sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
 
 # From here on, rules see checked values with defaults.
 config.update(study.model_dump(mode="json"))
@@ -52,7 +50,7 @@ def planned(wildcards):
     except KeyError:
         stops = [str(stop) for run, stop in JOBS if run == wildcards.run]
         jobs = f"its jobs stop at {', '.join(stops)}" if stops else "the study has no such run"
-        raise WorkflowError(f"no job brings {wildcards.run} to step {wildcards.step}: {jobs}") from None
+        sys.exit(f"error: no job brings {wildcards.run} to step {wildcards.step}: {jobs}")
 
 
 def job_text(wildcards):

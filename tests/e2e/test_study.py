@@ -1,0 +1,59 @@
+"""The whole study of tests, run for real."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import snakemake
+
+pytestmark = pytest.mark.xdist_group("finished")
+
+
+def test_every_stage_has_its_files(finished):
+    results = finished / "results/tiny"
+    for path in (
+        "suite/shapes.csv", "suite/plan.csv", "training/data/manifest.json", "losses/losses.parquet",
+        "laws/approach_1_all.json", "laws/approach_3_all.json", "prescriptions/approach_3_all.parquet",
+        "prescriptions/overspend.parquet", "prescriptions/overtraining.parquet",
+        *(f"figures/rainbow.{suffix}" for suffix in ("svg", "pdf", "png", "csv", "html")),
+    ):  # fmt: skip
+        assert (results / path).stat().st_size > 0, path
+    assert not list(results.rglob("*.tmp"))
+
+
+def test_losses_fall_and_cooldowns_help(finished):
+    losses = pd.read_parquet(finished / "results/tiny/losses/losses.parquet")
+    main = losses[losses["phase"] == "main"].pivot(index="run", columns="step", values="loss")
+    assert (main.diff(axis=1).iloc[:, 1:] < 0).to_numpy().mean() > 0.9
+    cooldown = losses[losses["phase"] == "cooldown"]
+    for anchor, rows in cooldown.groupby("anchor"):
+        start, end = rows.sort_values("step")["loss"]
+        parent = losses[(losses["run"] == rows["parent"].iloc[0]) & (losses["step"] == anchor)]["loss"].item()
+        assert start == parent  # it starts from the very weights
+        assert end < start
+    assert np.isfinite(losses["gpu_hours"]).all()
+
+
+def test_the_smaller_learning_rate_is_another_run_on_the_same_data(finished):
+    losses = pd.read_parquet(finished / "results/tiny/losses/losses.parquet").set_index(["run", "step"])
+    assert losses.loc[("48x2-lr_ablation", 40), "lr"] == losses.loc[("48x2", 40), "lr"] / 2
+    assert losses.loc[("48x2-lr_ablation", 40), "loss"] != losses.loc[("48x2", 40), "loss"]
+
+
+def test_fits_have_converged_and_say_what_they_saw(finished):
+    law = json.loads((finished / "results/tiny/laws/approach_3_all.json").read_text())
+    assert law["converged"]
+    assert law["n_rows"] == 5 * 4
+    assert law["n_runs"] == 5
+    assert law["provenance"]["specification"]["selection"] == "all"
+
+
+def test_the_report_holds_figures_and_tables(project):
+    snakemake(project, "--configfile", "config/tiny.yaml", "--report", "results/tiny/report.html")
+    report = (project / "results/tiny/report.html").read_text()
+    for name in ("rainbow", "loss_curves", "overspend"):
+        assert f"{name}.png" in report
+        assert f"{name}.html" in report
+    assert "3 Laws" in report

@@ -1,0 +1,69 @@
+"""Costs and prescriptions of the authors' released data."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from gemstones.laws import fit_huber
+from gemstones.prescriptions import overspend, prescribe
+from gemstones.study import Suite
+from gemstones.suite import counting
+
+STEP = 71_550  # 300B tokens
+# Of GPU-hours and FLOPs, in percent: nearest, interpolated.
+OVERSPEND = {
+    "256x80": ((55.4, 54.2), (358, 171.5)),
+    "256x71": ((47.2, 50.9), (307, 157.6)),
+    "384x36": ((39.6, 12.6), (210, 58.4)),
+}
+FRONTIER = {
+    "flops": ["256x23", "384x13", "512x11", "512x13", "512x14", "1280x15", "1024x28", "1280x36", "1536x50"],
+    "gpu_hours": ["768x3", "1792x7", "1280x15", "3072x12", "1536x50"],
+}
+
+
+@pytest.fixture(scope="module")
+def rows(released_folder: Path) -> pd.DataFrame:
+    table = pd.read_json(released_folder / "wandb_dfs/wandb_df_for_fitting_hot_100b+_477.jsonl", lines=True)
+    return pd.DataFrame(
+        {
+            "run": table["width"].astype(str) + "x" + table["depth"].astype(str),
+            "width": table["width"],
+            "depth": table["depth"],
+            "step": table["step"],
+            "params": table["params_active_precise"],
+            "tokens": table["tokens"],
+            "flops": counting.flops_per_token(table["width"], table["depth"]) * table["tokens"],
+            "gpu_hours": table["seconds_per_step"] * table["step"] * table["num_nodes"] * 8 / 3600,
+            "loss": table["final_loss"],
+        }
+    )
+
+
+def test_known_overspends(rows):
+    table = overspend(rows, STEP).set_index(["resource", "run"])
+    assert len(table) == 2 * 22
+    for run, expected in OVERSPEND.items():
+        for resource, (nearest, interpolated) in zip(("flops", "gpu_hours"), expected, strict=True):
+            found = table.loc[(resource, run)]
+            assert 100 * found.overspend_nearest == pytest.approx(nearest, abs=0.5 if nearest > 100 else 0.05)
+            assert 100 * found.overspend_interpolated == pytest.approx(interpolated, abs=0.05)
+    for resource, maximum in (("flops", "256x80"), ("gpu_hours", "256x80")):
+        assert table.loc[resource].overspend_nearest.idxmax() == maximum
+
+
+@pytest.mark.parametrize("resource", FRONTIER)
+def test_known_frontiers(rows, resource):
+    table = overspend(rows, STEP).query("resource == @resource and on_frontier").sort_values("used")
+    assert table["run"].tolist() == FRONTIER[resource]
+    assert table["overspend_nearest"].to_numpy() == pytest.approx(0)
+
+
+def test_converged_laws_prescribe_nearly_the_published_shapes(rows):
+    """The converged law of `all` lies in the published one's valley, so its optimal losses hardly differ."""
+    every_fifth = rows[rows["step"] % 2385 == 0]
+    law = fit_huber(every_fifth, ("width", "depth", "params", "tokens"))
+    table = prescribe(law, [1e20, 1e21, 1e22], Suite()).query("variant == 'feasible'")
+    assert table["loss"].to_numpy() == pytest.approx([2.864, 2.553, 2.336], abs=0.01)
+    assert table["extrapolated"].tolist() == [False, False, True]

@@ -1,0 +1,93 @@
+"""The static graph: what each study would run, told by Snakemake itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, copy_project, snakemake
+from tests.dag import count, dry_run
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory) -> Path:
+    """A project in which nothing has run."""
+    return copy_project(tmp_path_factory.mktemp("fresh") / "project")
+
+
+def test_the_full_study_shows_every_job(fresh, frontier):
+    jobs = count(dry_run(fresh, "config/frontier.yaml"))
+    assert 404 <= jobs["train_main"] <= 411
+    assert jobs["train_lr_ablation"] == 119
+    assert jobs["train_cooldown"] == 199
+    assert jobs["law"] == len(frontier.fits)
+    assert jobs["figure"] == len(frontier.figures)
+    chains = {job.wildcards["run"] for job in dry_run(fresh, "config/frontier.yaml") if job.rule.startswith("train_")}
+    assert len(chains) == 22 + 20 + 199
+
+
+def test_mini_trains_and_released_does_not(fresh, mini):
+    jobs = count(dry_run(fresh, "config/config.yaml"))
+    assert jobs["train_main"] == 2 * 15
+    assert jobs["train_lr_ablation"] == 2 * len(mini.runs.lr_ablation.shapes)
+    assert jobs["train_cooldown"] == len(mini.runs.cooldown.shapes)
+    released = count(dry_run(fresh, "config/released.yaml"))
+    assert released["released_losses"] == 1
+    assert not any(rule.startswith("train") for rule in released)
+
+
+def test_one_fit_needs_the_table_and_nothing_beside(fresh):
+    target = "results/released/laws/approach_3_all.json"
+    jobs = dry_run(fresh, "config/released.yaml", (target,))
+    assert count(jobs) == {"released_losses": 1, "losses": 1, "law": 1}
+
+
+def test_a_job_waits_for_the_one_before_it(fresh):
+    target = "results/mini/training/32x2-cooldown-405/steps/444.json"
+    jobs = dry_run(fresh, "config/config.yaml", (target,))
+    assert [job.output[0].removeprefix("results/mini/training/") for job in jobs] == [
+        "data/manifest.json", "32x2/steps/225.json", "32x2/steps/450.json", "32x2-cooldown-405/steps/444.json",
+    ]  # fmt: skip
+
+
+def test_the_default_profile_shares_no_key_with_another():
+    """A key of profiles/default silently replaces the same key of the profile that the user names."""
+    keys = {path.parent.name: set(yaml.safe_load(path.read_text())) for path in ROOT.glob("profiles/*/config.yaml")}
+    default = keys.pop("default")
+    assert keys
+    for name, others in keys.items():
+        assert not default & others, name
+
+
+def test_the_frontier_profile_is_found_by_its_name():
+    command = [str(Path(sys.executable).with_name("snakemake")), "--profile", "frontier", "-n", "-q", "rules"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "train_cooldown" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"recipe": {"lr_bas": 1}}, "config/bad.yaml: recipe.lr_bas: unknown key; did you mean 'lr_base'?"),
+        ({"plan": {"walltime_minutes": "2h"}}, "config/bad.yaml: plan.walltime_minutes: "),
+        ({"overtraining": {"fit": "none", "flops": [1e9]}}, "config/bad.yaml: overtraining.fit: unknown Approach 3 fit"),
+    ],
+)
+def test_a_bad_config_is_one_line(fresh, section, message):
+    config = {**yaml.safe_load((fresh / "config/tiny.yaml").read_text()), **section}
+    (fresh / "config/bad.yaml").write_text(yaml.safe_dump(config))
+    done = snakemake(fresh, "-n", "--configfile", "config/bad.yaml", check=False)
+    assert done.returncode != 0
+    shown = done.stdout + done.stderr
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_a_step_without_a_job_is_named(fresh):
+    target = "results/tiny/training/48x2/steps/33.json"
+    done = snakemake(fresh, "-n", target, "--configfile", "config/tiny.yaml", check=False)
+    assert done.returncode != 0
+    assert "no job brings 48x2 to step 33: its jobs stop at 20, 40" in done.stdout + done.stderr

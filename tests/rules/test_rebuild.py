@@ -1,0 +1,107 @@
+"""What is rebuilt after a change, and above all what is not."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import snakemake
+from tests.dag import count, dry_run
+
+pytestmark = pytest.mark.xdist_group("finished")
+
+RUN = "results/tiny/training/48x2"
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def steps_trained(project: Path) -> int:
+    """Optimizer steps that all runs have ever taken."""
+    return sum(path.read_text().count('"train"') for path in project.glob("results/tiny/training/*/metrics/*.jsonl"))
+
+
+def test_a_finished_study_has_nothing_to_do(project):
+    assert dry_run(project) == []
+
+
+def test_editing_one_fit_reruns_it_and_what_hangs_on_it(project):
+    edit(project / "config/tiny.yaml", "approach_3_all: {approach: 3,", "approach_3_all: {huber_delta: 1.0e-3, approach: 3,")
+    jobs = dry_run(project)
+    assert [job.wildcards["fit"] for job in jobs if job.rule == "law"] == ["approach_3_all"]
+    assert [job.wildcards["figure"] for job in jobs if job.rule == "figure"] == ["rainbow"]
+    assert count(jobs) == {"law": 1, "prescription": 1, "overtraining": 1, "figure": 1}
+
+
+def test_editing_a_selection_reruns_its_fits(project):
+    edit(project / "config/tiny.yaml", "all: phase == 'main'", "all: phase == 'main' and step > 10")
+    jobs = count(dry_run(project))
+    assert jobs["law"] == 3
+    assert jobs["overspend"] == 1
+    assert not any(rule.startswith(("train", "data", "losses")) for rule in jobs)
+
+
+def test_editing_a_figures_code_reruns_that_figure(project):
+    with (project / "gemstones/figures/rainbow.py").open("a") as file:
+        file.write("\n# edited\n")
+    jobs = dry_run(project)
+    assert [(job.rule, job.wildcards["figure"]) for job in jobs] == [("figure", "rainbow")]
+
+
+def test_editing_the_fitting_code_reruns_the_fits_and_no_training(project):
+    with (project / "gemstones/laws/fit.py").open("a") as file:
+        file.write("\n# edited\n")
+    jobs = count(dry_run(project))
+    assert jobs["law"] == 3
+    assert not any(rule.startswith(("train", "data", "losses")) for rule in jobs)
+
+
+def test_editing_the_training_code_trains_nothing(project):
+    for path in project.glob("gemstones/training/*.py"):
+        path.write_text(path.read_text() + "\n# edited\n")
+    assert dry_run(project) == []
+
+
+def test_nodes_and_walltime_of_a_profile_rerun_nothing(project):
+    resources = {rule: {"nodes": 64, "runtime": 13} for rule in ("train_main", "train_lr_ablation", "train_cooldown")}
+    assert dry_run(project, resources=resources) == []
+
+
+def test_touching_small_files_reruns_nothing(project):
+    for path in [*project.glob("gemstones/**/*.py"), *project.glob("results/**/*")]:
+        if path.is_file() and path.suffix in (".py", ".json", ".parquet", ".csv"):
+            os.utime(path)
+    assert dry_run(project) == []
+
+
+def test_a_new_plan_trains_no_step_again(project):
+    before = steps_trained(project)
+    edit(project / "config/tiny.yaml", "segment_steps: 20", "segment_steps: 10")
+    jobs = count(dry_run(project))
+    assert jobs["train_main"] > 5
+    snakemake(project, "--cores", "2", "train", "--configfile", "config/tiny.yaml")
+    assert (project / RUN / "steps/10.json").exists()
+    assert steps_trained(project) == before
+
+
+def test_a_missing_manifest_costs_no_training(project):
+    manifest = project / RUN / "steps/20.json"
+    content, before = manifest.read_bytes(), steps_trained(project)
+    manifest.unlink()
+    snakemake(project, "--cores", "2", "--configfile", "config/tiny.yaml")
+    assert manifest.read_bytes() == content
+    assert steps_trained(project) == before
+    assert dry_run(project) == []
+
+
+def test_a_longer_run_goes_on_from_its_last_checkpoint(project):
+    before = steps_trained(project)
+    edit(project / "config/tiny.yaml", "main: {steps: 40", "main: {steps: 50")
+    target = f"{RUN}/steps/50.json"
+    jobs = dry_run(project, targets=(target,))
+    assert [(job.rule, job.output) for job in jobs] == [("train_main", [target])]
+    snakemake(project, "--cores", "1", target, "--configfile", "config/tiny.yaml")
+    assert steps_trained(project) == before + 10
