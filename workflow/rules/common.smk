@@ -20,6 +20,9 @@ except UserError as error:
 # From here on, rules see checked values with defaults.
 config.update(study.model_dump(mode="json"))
 
+# For params, where <results> is not filled in.
+RESULTS = f"results/{study.study}"
+
 # Where a figure stands in the report: under the stage whose tables it shows.
 FIGURE_CATEGORIES = {
     "shapes": "1 Suite",

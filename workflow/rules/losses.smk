@@ -17,7 +17,7 @@ rule trained_losses:
         "../../envs/analysis.yaml"
     params:
         config=sections("suite", "runs", "losses"),
-        training="<results>/training",
+        training=f"{RESULTS}/training",
     script:
         "../../scripts/trained_losses.py"
 
@@ -35,7 +35,7 @@ rule released_losses:
         "../../envs/analysis.yaml"
     params:
         config=sections("suite", "recipe", "plan"),
-        downloads="<results>/losses/downloads",
+        downloads=f"{RESULTS}/losses/downloads",
     script:
         "../../scripts/released_losses.py"
 

@@ -42,8 +42,8 @@ rule train_main:
     params:
         job=job_text,
     shell:
-        "exec gemstones train {params.job:q} --data {input.data} --parents {input.after}"
-        " --until {wildcards.step} --output {output} 2> {log}"
+        "exec gemstones train {params.job:q} {input.after} --data {input.data} --until {wildcards.step}"
+        " --output {output} 2> {log}"
 
 
 use rule train_main as train_lr_ablation with:
