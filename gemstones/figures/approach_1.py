@@ -13,7 +13,17 @@ from gemstones.figures.axes import legend_right, log_axis, loss_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.published import chinchilla_params
-from gemstones.figures.style import GREY, REFERENCE, WIDTH, Style, figure, fit_label, model_styles, shape_names
+from gemstones.figures.style import (
+    GREY,
+    REFERENCE,
+    UNSTYLED,
+    WIDTH,
+    Style,
+    figure,
+    fit_label,
+    model_styles,
+    shape_names,
+)
 from gemstones.laws.hull import HullFit
 
 RESOURCES = {"flops": "training FLOPs", "gpu_hours": "GPU-hours"}
@@ -24,7 +34,6 @@ QUANTITIES = {
     "tokens_per_param": ("tokens per parameter", "T^*/N^*"),
 }
 COUNTS = {"params_no_embeddings": "\n(no embeddings)", "params_no_input_embedding": "\n(no input embedding)"}
-UNSTYLED = Style(GREY, "-", "o")  # rows that name no run
 
 
 def draw_approach_1(tables: Tables) -> Drawing:
@@ -53,7 +62,7 @@ def draw_approach_1(tables: Tables) -> Drawing:
     _label(panels, {law.param_count for law in fits.values()})
     drawn.align_ylabels()
     models = [Line2D([], [], label=name, **styles[name].points()) for name in reversed(styles) if name in on_frontier]
-    legend_right(drawn, [("panels", _handles(fits)), ("on the frontier", models)])
+    legend_right(drawn, [("lines", _handles(fits)), ("on the frontier", models)])
     columns = ["fit", "run", "step", "flops", "gpu_hours", "params", "tokens", "tokens_per_param", "loss", "on_hull"]
     data = pd.concat(parts, ignore_index=True)[columns].rename(columns={"loss": "loss_nats_per_token"})
     return Drawing(drawn, data, {"Lines: log y = slope · log resource + intercept": lines_table(fits)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -13,7 +15,7 @@ from gemstones.figures.axes import Form, beyond_data, beyond_handle, legend_belo
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.published import REFERENCES, with_budgets
-from gemstones.figures.style import GREY, LINES, REFERENCE, figure, fit_label, law_styles
+from gemstones.figures.style import GREY, LINES, REFERENCE, UNSTYLED, Style, figure, fit_label, law_styles
 
 PANELS: dict[str, tuple[str, Form]] = {
     "params": ("parameters", "count"),
@@ -28,7 +30,7 @@ VARIANTS = {
     "feasible": "feasible: even heads, whole layers",
     "closed_form": "closed form, C = 6NT",
 }
-INDUSTRY = {"color": GREY, "marker": "x", "markersize": 3.5, "linestyle": "none", "alpha": 0.8}
+INDUSTRY: dict[str, Any] = {"color": GREY, "marker": "x", "markersize": 3.5, "linestyle": "none", "alpha": 0.8}
 
 
 def draw_approach_3(tables: Tables) -> Drawing:
@@ -99,12 +101,12 @@ def prescribed(tables: Tables) -> pd.DataFrame:
     return series.assign(series=series["series"].where(series["series"] != "published", series["name"]))
 
 
-def _look(series: str, style: object) -> dict[str, object]:
+def _look(series: str, style: Style | None) -> dict[str, Any]:
     if series == "industry":
         return dict(INDUSTRY)
     if series in REFERENCE:
         return REFERENCE[series]
-    color, linestyle, marker = style  # type: ignore[misc]
+    color, linestyle, marker = style or UNSTYLED
     if series == "relaxed":
         return {"color": color, "linestyle": linestyle, "linewidth": 1.4}
     if series == "feasible":
@@ -130,12 +132,12 @@ def _limits(axes: Axes, values: pd.Series) -> None:
 def _handles(tables: Tables, series: pd.DataFrame) -> list[Artist]:
     styles = law_styles(tables.study)
     handles: list[Artist] = [
-        Line2D([], [], label=fit_label(name), **_look("relaxed", styles[name]))
-        for name in tables.prescriptions  # type: ignore[arg-type]
+        Line2D([], [], label=fit_label(name), **_look("relaxed", styles[name])) for name in tables.prescriptions
     ]
     present = set(series["series"])
-    grey = (GREY, "-", "o")
-    handles += [Line2D([], [], label=label, **_look(name, grey)) for name, label in VARIANTS.items() if name in present]  # type: ignore[arg-type]
+    handles += [
+        Line2D([], [], label=label, **_look(name, UNSTYLED)) for name, label in VARIANTS.items() if name in present
+    ]
     handles += [Line2D([], [], label=name, **REFERENCE[name]) for name in REFERENCES]
     if "industry" in present:
         handles.append(Line2D([], [], label="industry model", **INDUSTRY))

@@ -32,8 +32,8 @@ def draw_lr_ablation(tables: Tables) -> Drawing:
     loss_axis(left)
     right.set_ylabel("loss of ablation − main (nats/token)")
     phases = [
-        Line2D([], [], color=GREY, linestyle=style, label=label)
-        for label, style in ((_phase("main", pairs["lr_ratio"]), "-"), (_phase("", pairs["lr_ratio"]), LINES[2]))
+        Line2D([], [], color=GREY, linestyle="-", label="main"),
+        Line2D([], [], color=GREY, linestyle=LINES[2], label=_ablation(pairs["lr_ratio"])),
     ]
     legend_right(drawn, [("left: run", phases), ("width×depth", model_handles(styles, list(pairs["shape"].unique())))])
     columns = {name: f"{name}_nats_per_token" for name in ("loss_main", "loss_lr_ablation", "difference")}
@@ -59,8 +59,6 @@ def paired(tables: Tables) -> pd.DataFrame:
     return pairs[wanted]
 
 
-def _phase(phase: str, ratio: pd.Series) -> str:
-    if phase == "main":
-        return "main"
+def _ablation(ratio: pd.Series) -> str:
     values = ratio.dropna().round(3).unique()
     return f"lr × {values[0]:g}" if len(values) == 1 else "lr ablation"

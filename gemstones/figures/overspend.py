@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -28,7 +30,7 @@ def draw_overspend(tables: Tables) -> Drawing:
         at = members["shape"].map(place)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.hlines(at, 0, members["overspend_percent"].fillna(0), color=color, linewidth=1.2, alpha=0.5)
-        hollow = {
+        hollow: dict[str, Any] = {
             "linestyle": "none",
             "marker": "o",
             "markersize": 5.5,

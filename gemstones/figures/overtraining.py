@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from gemstones.errors import UserError
-from gemstones.figures.axes import beyond_handle, legend_below, scientific, spread
+from gemstones.figures.axes import scientific, spread
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.style import BEYOND, FONT, GREY, WIDTH, figure, fit_label, law_styles
@@ -29,9 +29,9 @@ def draw_overtraining(tables: Tables) -> Drawing:
         )
     rows = tables.overtraining.sort_values(["flops", "factor"], ignore_index=True)
     budgets = list(dict.fromkeys(rows["flops"]))
-    across = min(2, len(budgets))
+    across = 2 if len(budgets) == 4 else min(3, len(budgets))
     down = -(-len(budgets) // across)
-    drawn = figure(2.3 * down + 0.4, WIDTH if across > 1 else 4.2)
+    drawn = figure(2.2 * down + 0.4, WIDTH if across > 1 else 4.2)
     panels = drawn.subplots(down, across, squeeze=False, sharex=True)
     style = law_styles(tables.study)[str(rows["fit"].iloc[0])]
     shown = []
@@ -50,7 +50,8 @@ def draw_overtraining(tables: Tables) -> Drawing:
     for axes in panels.flat[len(budgets) :]:
         axes.set_axis_off()
     _factors(panels, rows)
-    legend_below(drawn, [beyond_handle()], columns=1)
+    drawn.supxlabel("tokens per parameter, relative to the optimum", fontsize=FONT)
+    drawn.supylabel("predicted loss (nats/token)", fontsize=FONT)
     drawn.suptitle(fit_label(str(rows["fit"].iloc[0])), fontsize=FONT + 1)
     data = rows[COLUMNS].rename(
         columns={"loss": "loss_nats_per_token", "loss_increase": "loss_increase_nats_per_token"}
@@ -92,7 +93,7 @@ def _note(axes: Axes, best: pd.Series) -> None:
 
 
 def _factors(panels: np.ndarray, rows: pd.DataFrame) -> None:
-    """Powers of two on the x axes and labels at the outer ones."""
+    """Powers of two on the x axes, every second one labelled."""
     low, high = np.log2([rows["factor"].min(), rows["factor"].max()])
     powers = range(int(np.ceil(low - 1e-9)), int(np.floor(high + 1e-9)) + 1)
     labels = [f"{2**power}×" if power >= 0 else f"1/{2**-power}×" for power in powers]
@@ -101,7 +102,3 @@ def _factors(panels: np.ndarray, rows: pd.DataFrame) -> None:
         axes.xaxis.set_major_locator(FixedLocator([2.0**power for power in powers]))
         axes.xaxis.set_major_formatter(FixedFormatter([label if i % 2 == 0 else "" for i, label in enumerate(labels)]))
         axes.xaxis.set_minor_locator(NullLocator())
-    for axes in panels[-1]:
-        axes.set_xlabel("tokens per parameter, relative to the optimum")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("predicted loss (nats/token)")

@@ -45,7 +45,7 @@ def draw_rainbow(tables: Tables) -> Drawing:
         axes.plot(curve["flops"], curve["params"], **style)
     axes.set_xlim(curves["flops"].min(), last)
     axes.set_yscale("log")
-    axes.set_ylim(curves["params"].min() / 1.5, curves["params"].max() * 1.5)
+    axes.set_ylim(_limits(curves))
     log_axis(axes, "x", "power", most=7)
     log_axis(axes, "y", "power", most=9)
     beyond_data(axes, tables.data_end())
@@ -107,6 +107,13 @@ def slope_table(tables: Tables, curves: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(table.columns[-1], ascending=False, ignore_index=True, kind="stable")
 
 
+def _limits(curves: pd.DataFrame) -> tuple[float, float]:
+    """All of the fits; of published lines what lies within a factor of 30 of these."""
+    fits = curves.loc[~curves["name"].isin(list(REFERENCES)), "params"]
+    shown = curves["params"].clip(fits.min() / 30, fits.max() * 30)
+    return float(shown.min()) / 1.5, float(shown.max()) * 1.5
+
+
 def _of_fit(tables: Tables, name: str, flops: Floats) -> Floats | None:
     law = tables.laws[name]
     if isinstance(law, HullFit):
@@ -127,8 +134,8 @@ def _of_fit(tables: Tables, name: str, flops: Floats) -> Floats | None:
 def _label(axes: Axes, tables: Tables, ends: pd.Series, colors: dict[str, Floats]) -> None:
     """Names at the right, in the order of the lines' ends and joined to them."""
     low, high = np.log(axes.get_ylim())
-    wanted = (np.log(ends.to_numpy(float)) - low) / (high - low)
-    height = axes.figure.get_figheight() - 1.0
+    wanted = np.clip((np.log(ends.to_numpy(float)) - low) / (high - low), 0, 1)
+    height = axes.figure.bbox.height / axes.figure.dpi - 1.0  # inches
     for name, start, place in zip(ends.index, wanted, spread(wanted, FONT * 1.3 / 72 / height), strict=True):
         color = "black" if name in REFERENCES else colors[name]
         axes.plot(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,7 +18,7 @@ from gemstones.figures.style import FONT, GREY, PALETTE, figure
 from gemstones.suite import counting
 from gemstones.suite.shapes import architecture
 
-GROUPS = {
+GROUPS: dict[str, dict[str, Any]] = {
     "feasible": {"color": "#B8B8B8", "marker": "o", "markersize": 2.5, "markeredgewidth": 0},
     "selected": {
         "color": PALETTE[0],

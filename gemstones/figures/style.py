@@ -36,7 +36,7 @@ REFERENCE: dict[str, dict[str, Any]] = {
     "Kaplan": {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.3},
 }
 
-RC: dict[str, Any] = {
+RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": FONT,
     "axes.titlesize": FONT + 1,
@@ -74,6 +74,9 @@ class Style(NamedTuple):
 
     def points(self, **extra: Any) -> dict[str, Any]:
         return {"color": self.color, "marker": self.marker, "linestyle": "none", **extra}
+
+
+UNSTYLED = Style(GREY, "-", "o")  # what has no model or law
 
 
 def figure(height: float, width: float = WIDTH) -> Figure:

@@ -1,0 +1,288 @@
+"""Every kind of figure: what is drawn, that it is readable, and that its files are whole and repeatable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import combinations, pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import pandas as pd
+import pytest
+from conftest import CONFIG, TOKENS_PER_STEP, small_study, small_tables, true_loss
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from gemstones.errors import UserError
+from gemstones.figures import draw
+from gemstones.figures.axes import human, log_ticks, scientific, spread
+from gemstones.figures.inputs import Tables, read_tables
+from gemstones.figures.output import Drawing, save
+from gemstones.figures.style import law_styles, model_styles
+from gemstones.files import write_csv, write_json, write_parquet
+from gemstones.laws.hull import HullFit
+from gemstones.study import Figure as FigureRow
+from gemstones.study import FigureKind, load
+
+FITS = {
+    "approach_1": ["approach_1_all"],
+    "approach_3": ["approach_3_all", "approach_3_all_width_depth"],
+    "rainbow": ["approach_1_all", "approach_3_all", "approach_3_late", "approach_3_all_width_depth"],
+}
+KINDS = list(get_args(FigureKind))
+INDUSTRY = pd.DataFrame(
+    {
+        "name": ["Gemma-2b", "Qwen2-7B", "Qwen2.5-7B"],
+        "width": [96, 128, 128],
+        "depth": [6, 8, 8],
+        "params": [5e5, 9e5, 9e5],
+        "loss": [3.6, 3.1, 3.0],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, Tables]:
+    everything = small_study("rainbow", sorted({name for names in FITS.values() for name in names}))
+    return {kind: of_kind(everything, kind, FITS.get(kind, [])) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def drawings(tables: dict[str, Tables]) -> dict[str, Drawing]:
+    return {kind: draw(tables[kind]) for kind in KINDS}
+
+
+def of_kind(tables: Tables, kind: FigureKind, fits: list[str]) -> Tables:
+    """The same tables for a figure of another kind, with the laws and prescriptions of its fits."""
+    return replace(
+        tables,
+        figure=FigureRow(kind=kind, fits=tuple(fits)),
+        laws={name: tables.laws[name] for name in fits},
+        prescriptions={name: tables.prescriptions[name] for name in fits if name in tables.prescriptions},
+    )
+
+
+def visible_texts(figure: Figure) -> Iterator[tuple[str, Bbox]]:
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    outside = set()  # labels of ticks beyond an axis' limits exist but are not drawn
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+            if not low <= tick.get_loc() <= high:
+                outside |= {tick.label1, tick.label2}
+    for text in figure.findobj(Text):
+        if text not in outside and text.get_visible() and text.get_text().strip():
+            yield text.get_text(), text.get_window_extent(renderer)
+
+
+def overlap(a: Bbox, b: Bbox) -> float:
+    """Overlap in pixels, of the narrower direction."""
+    return min(min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_text_is_small_clipped_or_overlaps_another(kind: str, drawings: dict[str, Drawing]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = drawings[kind].figure
+    FigureCanvasAgg(figure).draw()
+    assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text().strip()) >= 8
+    texts = list(visible_texts(figure))
+    page = figure.bbox
+    for name, box in texts:
+        assert min(box.x0, box.y0) >= -1, f"'{name}' is clipped"
+        assert max(box.x1 - page.x1, box.y1 - page.y1) <= 1, f"'{name}' is clipped"
+    for (name, box), (other, its_box) in combinations(texts, 2):
+        assert overlap(box, its_box) < 2, f"'{name}' overlaps '{other}'"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_legends_stand_outside_the_axes(kind: str, drawings: dict[str, Drawing]) -> None:
+    figure = drawings[kind].figure
+    figure.draw_without_rendering()
+    for legend in figure.legends:
+        for axes in figure.axes:
+            assert overlap(legend.get_window_extent(), axes.bbox) <= 0
+    assert all(axes.get_legend() is None for axes in figure.axes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_drawn_axis_is_named(kind: str, drawings: dict[str, Drawing]) -> None:
+    figure = drawings[kind].figure
+    labels = {text for axes in figure.axes for text in (axes.get_xlabel(), axes.get_ylabel())}
+    labels |= {figure.get_supxlabel(), figure.get_supylabel()}
+    assert len(labels - {""}) >= 2
+    if kind in ("loss_curves", "approach_1", "lr_ablation", "cooldown", "overtraining"):
+        assert any("nats/token" in label for label in labels)
+
+
+@pytest.mark.parametrize("kind", ["cooldown", "rainbow"])
+def test_two_writings_are_the_same_bytes(kind: str, tables: dict[str, Tables], tmp_path: Path) -> None:
+    for folder in ("first", "second"):
+        save(draw(tables[kind]), tmp_path / folder / "figure")
+    names = sorted(path.name for path in (tmp_path / "first").iterdir())
+    assert names == ["figure.csv", "figure.html", "figure.pdf", "figure.png", "figure.svg"]
+    for name in names:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+
+
+def test_page_shows_further_tables_first_and_says_what_it_leaves_out(
+    drawings: dict[str, Drawing], tmp_path: Path
+) -> None:
+    save(drawings["rainbow"], tmp_path / "rainbow")
+    page = (tmp_path / "rainbow.html").read_text()
+    assert page.index("Slopes") < page.index("Drawn data")
+    assert "The first 200 of 246 rows; rainbow.csv has all of them." in page
+
+
+def test_loss_curves_draw_each_loss_twice(drawings: dict[str, Drawing], losses: pd.DataFrame) -> None:
+    main = losses[losses["phase"] == "main"]
+    assert len(drawings["loss_curves"].data) == len(main)
+    for axes in drawings["loss_curves"].figure.axes:
+        drawn = sorted(y for line in axes.get_lines() for y in line.get_ydata())
+        assert drawn == sorted(main["loss"])
+
+
+def test_frontier_in_the_data_is_the_laws(drawings: dict[str, Drawing], tables: dict[str, Tables]) -> None:
+    law = tables["approach_1"].laws["approach_1_all"]
+    assert isinstance(law, HullFit)
+    data = drawings["approach_1"].data
+    hull = data[data["on_hull"]].sort_values("flops")
+    assert list(hull["flops"]) == [point.resource for point in law.hull]
+    assert list(hull["loss_nats_per_token"]) == [point.loss for point in law.hull]
+    (lines,) = drawings["approach_1"].tables.values()
+    assert list(lines["slope"]) == [line.slope for line in law.lines.values()]
+
+
+def test_rainbow_is_labelled_in_the_order_of_the_lines_ends(drawings: dict[str, Drawing]) -> None:
+    drawing = drawings["rainbow"]
+    last = drawing.data[drawing.data["flops"] == drawing.data["flops"].max()].sort_values("params")
+    wanted = [name.replace("approach_1", "A1").replace("approach_3", "A3").replace("_", " ") for name in last["name"]]
+    labels = list(drawing.figure.axes[0].texts)
+    assert [label.get_text() for label in sorted(labels, key=lambda text: text.get_position()[1])] == wanted
+    (table,) = drawing.tables.values()
+    assert list(table["fit"]) == list(last["name"])[::-1]
+    assert drawing.data["flops"].max() == pytest.approx(1e17)  # two decades above the prescriptions
+
+
+def test_rainbow_of_a_two_covariate_law_is_its_closed_form(
+    drawings: dict[str, Drawing], tables: dict[str, Tables]
+) -> None:
+    law: Any = tables["rainbow"].laws["approach_3_all"]
+    curve = drawings["rainbow"].data.query("name == 'approach_3_all'")
+    assert list(curve["params"]) == pytest.approx(list(law.law.allocation().params(curve["flops"])))
+
+
+def test_extrapolation_is_shaded_from_the_end_of_the_data(drawings: dict[str, Drawing], losses: pd.DataFrame) -> None:
+    end = losses.loc[losses["phase"] == "main", "flops"].max()
+    for kind in ("rainbow", "approach_3"):
+        for axes in drawings[kind].figure.axes:
+            (shade,) = axes.patches
+            assert shade.get_x() == pytest.approx(end)  # type: ignore[attr-defined]
+
+
+def test_overspend_is_ordered_by_parameters_and_in_percent(
+    drawings: dict[str, Drawing], tables: dict[str, Tables]
+) -> None:
+    data = drawings["overspend"].data
+    assert data["params"].is_monotonic_increasing
+    table = tables["overspend"].overspend
+    assert table is not None
+    assert data["overspend_percent"].max() == pytest.approx(100 * table["overspend_interpolated"].max())
+    labels = [label.get_text() for label in drawings["overspend"].figure.axes[0].get_yticklabels()]
+    assert labels == list(dict.fromkeys(data["shape"]))
+
+
+def test_budgets_beyond_the_data_are_marked(drawings: dict[str, Drawing]) -> None:
+    titles = [axes.get_title() for axes in drawings["overtraining"].figure.axes]
+    assert titles == ["3×10¹¹ FLOPs", "10¹² FLOPs", "10¹³ FLOPs, extrapolated"]
+
+
+def test_cooldown_gain_is_against_the_main_run_at_the_same_tokens(drawings: dict[str, Drawing]) -> None:
+    data = drawings["cooldown"].data.set_index("run")
+    row = data.loc["64x3-cooldown-225"]
+    assert row["tokens_end"] == 248 * TOKENS_PER_STEP
+    # The synthetic cooldowns end 0.06 below their law, with noise of 0.004.
+    assert data["gain_nats_per_token"].mean() == pytest.approx(-0.06, abs=0.01)
+    expected = true_loss(row["params"], row["tokens_end"], 64 / 3)
+    assert row["loss_main_nats_per_token"] == pytest.approx(expected, abs=0.03)
+
+
+def test_ablation_is_compared_at_the_same_steps(drawings: dict[str, Drawing]) -> None:
+    data = drawings["lr_ablation"].data
+    assert set(data["shape"]) == {"32x2", "64x1", "64x3", "96x2"}
+    assert set(data["lr_ratio"]) == {0.5}
+    assert data["difference_nats_per_token"].mean() == pytest.approx(0.03, abs=0.005)
+
+
+@pytest.mark.parametrize(("kind", "phase"), [("lr_ablation", "lr_ablation"), ("cooldown", "cooldown")])
+def test_missing_phase_is_one_clear_message(kind: str, phase: str, losses: pd.DataFrame) -> None:
+    tables = small_tables(kind, losses=losses[losses["phase"] != phase])
+    with pytest.raises(UserError, match=f"no row of phase '{phase}'"):
+        draw(tables)
+
+
+@pytest.mark.parametrize("kind", ["approach_1", "approach_3", "rainbow", "overspend", "overtraining"])
+def test_missing_table_is_one_clear_message(kind: str) -> None:
+    with pytest.raises(UserError, match=f"figure of kind '{kind}'"):
+        draw(small_tables(kind))
+
+
+def test_industry_models_are_drawn_where_given(tables: dict[str, Tables]) -> None:
+    shapes = draw(replace(tables["shapes"], industry=INDUSTRY))
+    assert set(shapes.data.loc[shapes.data["group"] == "industry", "name"]) == set(INDUSTRY["name"])
+    labels = [text.get_text() for text in shapes.figure.legends[0].get_texts()]
+    assert "2  Qwen2-7B,\n     Qwen2.5-7B" in labels
+    overtraining = draw(replace(tables["overtraining"], industry=INDUSTRY))
+    (shown,) = overtraining.tables.values()
+    assert set(shown["name"]) <= set(INDUSTRY["name"])
+
+
+def test_colours_do_not_depend_on_the_figure(tables: dict[str, Tables]) -> None:
+    assert model_styles(tables["shapes"]) == model_styles(tables["cooldown"])
+    styles = model_styles(tables["shapes"])
+    assert len({(style.color, style.marker) for style in styles.values()}) == len(styles)
+    laws = law_styles(load(CONFIG))
+    assert len({laws[name] for name in FITS["approach_3"]}) == 2
+
+
+def test_tables_are_read_by_the_names_of_their_files(tables: dict[str, Tables], tmp_path: Path) -> None:
+    given = tables["approach_3"]
+    write_parquet(given.losses, tmp_path / "losses.parquet")
+    write_csv(given.shapes, tmp_path / "shapes.csv")
+    write_csv(INDUSTRY, tmp_path / "industry.csv")
+    for name, law in given.laws.items():
+        write_json(law.to_json(), tmp_path / f"{name}.json")
+    for name, table in given.prescriptions.items():
+        write_parquet(table, tmp_path / f"{name}.parquet")
+    assert given.overspend is not None
+    write_parquet(given.overspend, tmp_path / "overspend.parquet")
+    fits = FITS["approach_3"]
+    inputs = SimpleNamespace(
+        losses=str(tmp_path / "losses.parquet"),
+        shapes=str(tmp_path / "shapes.csv"),
+        laws=[str(tmp_path / f"{name}.json") for name in reversed(fits)],
+        prescriptions=[str(tmp_path / f"{name}.parquet") for name in fits],
+        costs=[str(tmp_path / "overspend.parquet")],
+        industry=str(tmp_path / "industry.csv"),
+    )
+    read = read_tables(inputs, {"kind": "approach_3", "fits": fits, "selection": None}, CONFIG)
+    assert list(read.laws) == fits
+    assert read.laws == dict(given.laws)
+    assert list(read.prescriptions) == fits
+    assert [read.overspend is None, read.overtraining is None, read.industry is None] == [False, True, False]
+
+
+def test_small_helpers() -> None:
+    assert [human(value) for value in (950e6, 2.4e9, 999_999_999, 300e9, 12, 0.003)] == [
+        "950M", "2.4B", "1B", "300B", "12", "0.003",
+    ]  # fmt: skip
+    assert [scientific(value) for value in (7.016e19, 1e-3)] == ["7.02×10¹⁹", "10⁻³"]
+    assert log_ticks(1e18, 1e28, 6) == [1e18, 1e20, 1e22, 1e24, 1e26, 1e28]
+    assert log_ticks(90, 700, 5) == [100, 200, 500]
+    places = spread(pd.Series([0.5, 0.5, 0.51, 0.9]).to_numpy(float), 0.1)
+    assert min(b - a for a, b in pairwise(places)) >= 0.1 - 1e-12
+    assert places[-1] == pytest.approx(0.9)
