@@ -95,8 +95,8 @@ def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any
     from gemstones.losses.table import read
 
     row = Figure.model_validate(dict(figure))
-    others = [path for name in ("costs", "overspend", "overtraining", "industry") for path in _paths(inputs, name)]
-    paths = {path.stem: path for path in others}
+    paths = {path.stem: path for path in _paths(inputs, "costs")}
+    paths |= {name: path for name in ("overspend", "overtraining", "industry") for path in _paths(inputs, name)}
     return Tables(
         study=load(config),
         figure=row,

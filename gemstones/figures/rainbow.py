@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -76,6 +78,10 @@ def optimal_params(tables: Tables) -> pd.DataFrame:
         raise UserError(
             "figure of kind 'rainbow': no fit gives optimal parameters; name fits by FLOPs of Approach 1 or of Approach 3 "
             "with params and tokens, or with prescriptions"
+        )
+    if len(drawn) < len(found):
+        logging.warning(
+            "rainbow: no optimal parameters by FLOPs from %s", ", ".join(sorted(found.keys() - drawn.keys()))
         )
     drawn |= {name: of(flops) for name, of in REFERENCES.items()}
     return pd.concat(
