@@ -52,7 +52,7 @@ def draw_approach_1(tables: Tables) -> Drawing:
         for panel, quantity in zip(axes[1:], QUANTITIES, strict=True):
             _line(panel, hull, law, quantity, styles)
         for place, panel in enumerate(axes):
-            log_axis(panel, "x", "power" if law.resource == "flops" else "count", most=5)
+            log_axis(panel, "x", *(("power", 5) if law.resource == "flops" else ("count", 4)))
             if len(fits) == 1 or place == len(axes) - 1:
                 panel.set_xlabel(RESOURCES[law.resource])
             else:
