@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gemstones import __version__
 from gemstones.errors import UserError
-from gemstones.laws.minimize import EXPONENT_BOUNDS, Minima, Problem, minimize, objective
+from gemstones.laws.minimize import EXPONENT_BOUNDS, Problem, minimize
 from gemstones.laws.power_law import PowerLaw, check_covariates, covariate_columns, positive_columns
 from gemstones.laws.rows import in_canonical_order, number_of_runs, rows_sha256
 from gemstones.laws.starts import screened_starts
@@ -24,8 +24,6 @@ STARTS = 8
 SAME_MINIMUM = 1e-9
 # Gradient norm / (n · delta) below which the fit has converged; 1 would be every row pulling one way.
 CONVERGED_GRADIENT = 1e-6
-# Below this share of the smallest loss, E is set to 0.
-NEGLIGIBLE_SHARE = 1e-6
 # Centred log covariates with a smaller ratio of singular values are called collinear.
 COLLINEAR = 1e-6
 
@@ -155,7 +153,7 @@ def fit_huber(
     centre = log_x.mean(0)
     problem = Problem(log_x - centre, np.log(loss))
     starts = screened_starts(problem.u, loss, STARTS, np.random.default_rng(seed))
-    minima = _without_negligible_constant(minimize(starts, problem, huber_delta), problem, huber_delta)
+    minima = minimize(starts, problem, huber_delta)
     best = int(np.argmin(minima.objective))
     lowest = float(minima.objective[best])
     k = len(covariates)
@@ -209,17 +207,6 @@ def _check_identifiable(values: NDArray[np.float64], columns: Sequence[str], sou
     for name, column in zip((*columns, "loss"), values.T, strict=True):
         if np.ptp(column) == 0:
             raise UserError(f"{source}: column '{name}' is {column[0]:g} in every row; a law needs it to vary")
-
-
-def _without_negligible_constant(minima: Minima, problem: Problem, delta: float) -> Minima:
-    """Set E to 0 where it is rounding noise that does not lower the objective."""
-    theta = minima.theta.copy()
-    negligible = theta[:, -1] < NEGLIGIBLE_SHARE * np.exp(problem.log_loss.min())
-    theta[negligible, -1] = 0.0
-    value = objective(theta, problem, delta)
-    better = negligible & (value <= minima.objective)
-    theta[~better] = minima.theta[~better]
-    return Minima(theta, np.where(better, value, minima.objective), minima.gradient, minima.steps)
 
 
 def _warnings(law: PowerLaw, problem: Problem, converged: bool) -> tuple[str, ...]:

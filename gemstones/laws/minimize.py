@@ -31,6 +31,8 @@ TOLERANCE = 1e-14
 RESIDUAL_ROUNDING = 1e-31
 # exp() of this stays finite when summed and squared.
 EXPONENT_CLIP = 300.0
+# An exponent so close to a bound is at it; so is an E below this share of the smallest loss.
+EXPONENT_ROUNDING, NEGLIGIBLE_SHARE = 1e-9, 1e-6
 # Longest step in any parameter; a few e-folds of a coefficient.
 LONGEST_STEP = 5.0
 DAMPING_FIRST, DAMPING_FLOOR, DAMPING_CEILING = 1e-3, 1e-13, 1e10
@@ -127,10 +129,25 @@ def minimize(theta: Array, problem: Problem, delta: float) -> Minima:
             theta, way = theta[first], met[way]
         stage *= DELTA_RATIO
     theta, taken = levenberg(theta, problem, delta)
+    theta = _on_bounds(theta, problem, delta)
     gradient = derivatives(theta, problem, delta)[0]
     gradient[_held(theta, gradient, *problem.bounds())] = 0
     value = objective(theta, problem, delta)
     return Minima(theta[way], value[way], gradient[way], steps + taken[way])
+
+
+def _on_bounds(theta: Array, problem: Problem, delta: float) -> Array:
+    """Put exponents and E that are next to a bound on it, where this does not raise the objective."""
+    low, high = problem.bounds()
+    near = np.full(theta.shape[1], EXPONENT_ROUNDING)
+    near[-1] = NEGLIGIBLE_SHARE * np.exp(problem.log_loss.min())
+    for j in np.flatnonzero(np.isfinite(low)):
+        for bound in (low[j], high[j]):
+            moved = theta.copy()
+            moved[np.abs(theta[:, j] - bound) < near[j], j] = bound
+            worse = objective(moved, problem, delta) > objective(theta, problem, delta)
+            theta = np.where(worse[:, None], theta, moved)
+    return theta
 
 
 def _met(log_loss: Array, tolerance: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
