@@ -36,6 +36,7 @@ FIGURE_CATEGORIES = {
     "overtraining": "4 Prescriptions",
 }
 
+
 def one_of(names):
     """A wildcard that is one of the config's names, and nothing else."""
     return "|".join(sorted(names)) or "none"

@@ -10,7 +10,10 @@ rule figure:
         unpack(figure_inputs),
         losses="<results>/losses/losses.parquet",
         shapes="<results>/suite/shapes.csv",
-        style=["gemstones/figures/__init__.py", "gemstones/figures/style.py"],
+        shared=expand(
+            "gemstones/figures/{module}.py",
+            module=["__init__", "axes", "inputs", "output", "published", "style"],
+        ),
     output:
         svg="<results>/figures/{figure}.svg",
         pdf="<results>/figures/{figure}.pdf",
