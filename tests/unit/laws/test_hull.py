@@ -29,7 +29,6 @@ def authors_hull(resource: np.ndarray, loss: np.ndarray) -> set[tuple[float, flo
 def test_the_frontier_is_the_authors_hull(cloud):
     resource, loss = np.array(cloud, dtype=float).T
     at = lower_hull(resource, loss)
-    found = list(zip(resource[at], loss[at], strict=True))
     assert all(np.diff(resource[at]) > 0)
     assert all(np.diff(loss[at]) < 0)
     try:
