@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import os
@@ -35,6 +36,7 @@ class Trainer:
         if "OMP_NUM_THREADS" not in os.environ:
             # Runs are trained side by side, and two sets of spinning threads on the same cores are 30 times slower.
             torch.set_num_threads(1)
+        _keep_freed_memory()
         torch.manual_seed(run.seed)
         self.run = run
         self.step = 0
@@ -210,6 +212,15 @@ def _restore(trainer: Trainer, source: Checkpoint, identity: str | None) -> None
 def _write(row: dict[str, Any], record: Metrics, mirror: Mirror) -> None:
     record.write(row)
     mirror.write(row)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what is freed: faulting in new pages each step takes a fifth of a tiny model's time on a CPU."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # not so in other C libraries
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 2**25)
 
 
 def _start_row(trainer: Trainer) -> dict[str, Any]:
