@@ -18,7 +18,7 @@ import yaml
 from gemstones.study import load
 from gemstones.suite.runs import segments
 
-BARE = '''
+BARE = """
 import json
 with open("jobs.json") as file:
     JOBS = json.load(file)
@@ -30,7 +30,7 @@ rule job:
     input: parents
     output: "out/{job}"
     shell: "touch {output}"
-'''
+"""
 
 
 def cpu_seconds(command: list[str], folder: Path) -> float:
@@ -47,7 +47,9 @@ def bare_project(config: Path, folder: Path) -> int:
     study = load(yaml.safe_load(config.read_text()), str(config))
     after = {}
     for segment in segments(study):
-        after[f"{segment.run.name}.{segment.stop}"] = [f"out/{run}.{stop}" for run, stop in segment.after] or ["out/data"]
+        after[f"{segment.run.name}.{segment.stop}"] = [f"out/{run}.{stop}" for run, stop in segment.after] or [
+            "out/data"
+        ]
     runs = [f"out/{name}" for name in after]
     after |= {"data": [], "suite": [], "trained": runs, "losses": ["out/trained"]}
     after |= {f"law.{fit}": ["out/losses"] for fit in study.fits}

@@ -14,7 +14,6 @@ from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 
 
-
 @dataclass
 class Job:
     rule: str

@@ -87,5 +87,5 @@ def test_a_truncated_file_is_named(released_folder, released, tmp_path, monkeypa
 def test_without_network_and_folder_the_error_says_what_to_set(released, tmp_path, monkeypatch):
     monkeypatch.delenv("GEMSTONES_DATA", raising=False)
     monkeypatch.setattr(source, "BASE_URL", "http://127.0.0.1:9/")
-    with pytest.raises(UserError, match="download failed.*GEMSTONES_DATA"):
+    with pytest.raises(UserError, match=r"download failed.*GEMSTONES_DATA"):
         source.released_losses(released, tmp_path)

@@ -73,7 +73,10 @@ def test_the_frontier_profile_is_found_by_its_name():
     [
         ({"recipe": {"lr_bas": 1}}, "config/bad.yaml: recipe.lr_bas: unknown key; did you mean 'lr_base'?"),
         ({"plan": {"walltime_minutes": "2h"}}, "config/bad.yaml: plan.walltime_minutes: "),
-        ({"overtraining": {"fit": "none", "flops": [1e9]}}, "config/bad.yaml: overtraining.fit: unknown Approach 3 fit"),
+        (
+            {"overtraining": {"fit": "none", "flops": [1e9]}},
+            "config/bad.yaml: overtraining.fit: unknown Approach 3 fit",
+        ),
     ],
 )
 def test_a_bad_config_is_one_line(fresh, section, message):

@@ -29,7 +29,11 @@ def test_a_finished_study_has_nothing_to_do(project):
 
 
 def test_editing_one_fit_reruns_it_and_what_hangs_on_it(project):
-    edit(project / "config/tiny.yaml", "approach_3_all: {approach: 3,", "approach_3_all: {huber_delta: 1.0e-3, approach: 3,")
+    edit(
+        project / "config/tiny.yaml",
+        "approach_3_all: {approach: 3,",
+        "approach_3_all: {huber_delta: 1.0e-3, approach: 3,",
+    )
     jobs = dry_run(project)
     assert [job.wildcards["fit"] for job in jobs if job.rule == "law"] == ["approach_3_all"]
     assert [job.wildcards["figure"] for job in jobs if job.rule == "figure"] == ["rainbow"]

@@ -8,12 +8,11 @@ rule law:
     """One fit: convex hull (Approach 1) or Huber (Approach 3)."""
     input:
         losses="<results>/losses/losses.parquet",
-        code=[
-            "gemstones/laws/fit.py",
-            "gemstones/laws/hull.py",
-            "gemstones/laws/power_law.py",
-            "gemstones/losses/selections.py",
-        ],
+        code=expand(
+            "gemstones/laws/{module}.py",
+            module=["__init__", "fit", "hull", "minimize", "power_law", "rows", "starts"],
+        ),
+        selections="gemstones/losses/selections.py",
     output:
         "<results>/laws/{fit}.json",
     log:

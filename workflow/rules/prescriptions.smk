@@ -9,7 +9,11 @@ rule prescription:
     """The optimal shape and tokens over a range of budgets, by one fit."""
     input:
         law="<results>/laws/{fit}.json",
-        code=["gemstones/prescriptions/optimum.py", "gemstones/suite/counting.py"],
+        code=[
+            "gemstones/prescriptions/optimum.py",
+            "gemstones/laws/power_law.py",
+            "gemstones/suite/counting.py",
+        ],
     output:
         "<results>/prescriptions/{fit}.parquet",
     log:
@@ -47,6 +51,7 @@ rule overtraining:
         code=[
             "gemstones/prescriptions/overtraining.py",
             "gemstones/prescriptions/optimum.py",
+            "gemstones/laws/power_law.py",
             "gemstones/suite/counting.py",
         ],
     output:

@@ -33,7 +33,17 @@ def metrics(tmp_path):
 
 
 def test_the_later_segment_wins_where_steps_repeat(metrics):
-    rows = [joint(0), train(1), train(2), evaluation(2, 4.0), train(3), joint(2), train(3), train(4), evaluation(4, 3.9)]
+    rows = [
+        joint(0),
+        train(1),
+        train(2),
+        evaluation(2, 4.0),
+        train(3),
+        joint(2),
+        train(3),
+        train(4),
+        evaluation(4, 3.9),
+    ]
     curve = stitch(metrics(rows), 0.05, 4)
     assert list(curve[curve["kind"] == "train"]["step"]) == [1, 2, 3, 4]
     assert list(curve[curve["kind"] == "validation"]["loss"]) == [4.0, 3.9]

@@ -35,4 +35,6 @@ def test_counts_are_affine_in_depth_and_grow(heads, head_size, depth, vocabulary
     assert params(width, depth, arch) == params(width, 0, arch) + depth * layer
     assert params_no_embeddings(width, depth, arch) == width + depth * layer
     # Matrix products alone, forward and backward, cost six FLOPs a parameter in use.
-    assert flops_per_token(width, depth, arch) > 6 * (params(width, depth, arch) - vocabulary * width - 2 * width * depth)
+    assert flops_per_token(width, depth, arch) > 6 * (
+        params(width, depth, arch) - vocabulary * width - 2 * width * depth
+    )

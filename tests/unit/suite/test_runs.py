@@ -1,5 +1,6 @@
 """The recipe's numbers, the runs of the paper, and the plan of jobs."""
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -54,7 +55,7 @@ def test_jobs_of_a_run_are_a_chain_from_nothing_to_the_end(frontier, mini):
             chain = [segment for segment in plan if segment.run.name == run.name]
             assert chain[0].start == 0
             assert chain[-1].stop == run.steps
-            for one, following in zip(chain, chain[1:], strict=False):
+            for one, following in itertools.pairwise(chain):
                 assert following.start == one.stop
                 assert following.after == ((run.name, one.stop),)
 
