@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from gemstones import __version__
 from gemstones.errors import UserError
+from gemstones.study import KeepCheckpoints, Training, WandbMode
 
 
 class Commands(TyperGroup):
@@ -49,23 +50,21 @@ def main(
 def train(
     job: Annotated[str, typer.Argument(metavar="JOB_JSON", help="What to train, as JSON or @file.")],
     parents: Annotated[
-        list[Path] | None, typer.Argument(metavar="[MANIFEST]...", help="More manifests, as with --parent.")
+        list[Path] | None,
+        typer.Argument(metavar="[MANIFEST]...", help="Of jobs before this one; cooldowns need their parent's."),
     ] = None,
     *,
     data: Annotated[Path, typer.Option(help="Manifest of the token shards.")],
     until: Annotated[int, typer.Option(help="The step that the run is to reach.")],
     output: Annotated[Path, typer.Option(help="The manifest to write: <folder>/<run>/steps/<step>.json.")],
-    folder: Annotated[
-        Path | None, typer.Option(help="Folder of all runs' checkpoints and metrics; by default that of OUTPUT.")
-    ] = None,
-    parent: Annotated[
-        list[Path] | None, typer.Option(help="Manifest of a job that a cooldown's parent has done; repeatable.")
-    ] = None,
+    keep_checkpoints: Annotated[KeepCheckpoints, typer.Option(help="Which checkpoints are not pruned.")] = "milestones",
+    wandb_mode: Annotated[WandbMode, typer.Option(help="Whether and where rows are mirrored to wandb.")] = "offline",
+    wandb_project: Annotated[str, typer.Option(help="Name of the project there.")] = "gemstones",
 ) -> None:
     """Make a run reach a step: trains what is missing, from the newest checkpoint, and does nothing if all is there.
 
-    JOB_JSON has the run with all its numbers ("run"), runs that are trained first ("before"), steps whose checkpoints
-    are wanted ("checkpoints"), and may have "keep_checkpoints", "wandb_mode" and "wandb_project".
+    JOB_JSON has the run with all its numbers ("run"), runs that are trained first ("before"), and steps whose checkpoints
+    are wanted ("checkpoints"). Checkpoints and metrics of all runs are below <folder>.
 
     \b
     Example:
@@ -80,8 +79,9 @@ def train(
     jobs.train(
         jobs.parse(job),
         data=data,
-        folder=folder or output.parent.parent.parent,
+        folder=output.parent.parent.parent,
         until=until,
         output=output,
-        parents=[*(parents or ()), *(parent or ())],
+        parents=parents or (),
+        settings=Training(keep_checkpoints=keep_checkpoints, wandb_mode=wandb_mode, wandb_project=wandb_project),
     )

@@ -19,6 +19,8 @@ from gemstones.errors import UserError
 Covariate = Literal["params", "tokens", "width", "depth"]
 ParamCount = Literal["params", "params_no_input_embedding", "params_no_embeddings"]
 Resource = Literal["flops", "gpu_hours"]
+WandbMode = Literal["offline", "online", "disabled"]
+KeepCheckpoints = Literal["milestones", "all"]
 FigureKind = Literal[
     "shapes",
     "loss_curves",
@@ -154,9 +156,9 @@ class Data(Config):
 class Training(Config):
     """Where and how the training process works; nothing here changes a number."""
 
-    wandb_mode: Literal["offline", "online", "disabled"] = "offline"
+    wandb_mode: WandbMode = "offline"
     wandb_project: str = "gemstones"
-    keep_checkpoints: Literal["milestones", "all"] = "milestones"
+    keep_checkpoints: KeepCheckpoints = "milestones"
 
 
 class Losses(Config):

@@ -17,12 +17,13 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gemstones import __version__, files
 from gemstones.errors import UserError
+from gemstones.study import Training
 from gemstones.suite.runs import Run
 from gemstones.training import checkpoint
 from gemstones.training.checkpoint import Checkpoint
@@ -38,9 +39,6 @@ class Job(BaseModel):
     run: Run
     before: tuple[Run, ...] = ()
     checkpoints: tuple[int, ...] = ()
-    keep_checkpoints: Literal["milestones", "all"] = "milestones"
-    wandb_mode: Literal["offline", "online", "disabled"] = "offline"
-    wandb_project: str = "gemstones"
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,16 @@ def key(run: Run, data_sha256: str, parent_key: str = "") -> str:
     return hashlib.sha256(f"{run.identity()} {data_sha256} {parent_key}".encode()).hexdigest()[:12]
 
 
-def train(job: Job, *, data: Path, folder: Path, until: int, output: Path, parents: Sequence[Path] = ()) -> None:
+def train(
+    job: Job,
+    *,
+    data: Path,
+    folder: Path,
+    until: int,
+    output: Path,
+    parents: Sequence[Path] = (),
+    settings: Training = Training(),
+) -> None:
     """Bring `job.run` to the step `until` and write its manifest; `job.before` are brought to their ends first.
 
     Parameters
@@ -98,6 +105,7 @@ def train(job: Job, *, data: Path, folder: Path, until: int, output: Path, paren
     folder : of the stage, with one folder a run. Manifests name files as this path names them.
     output : the manifest to write; those of `job.before` are `<folder>/<run>/steps/<last step>.json`.
     parents : manifests of this or other runs; cooldowns find their parent's checkpoint there.
+    settings : what is kept and logged; no number depends on it.
 
     Raises
     ------
@@ -105,19 +113,20 @@ def train(job: Job, *, data: Path, folder: Path, until: int, output: Path, paren
         If the job contradicts itself, the tokens or a parent do not fit, or training diverges.
     """
     for run in job.before:
-        _reach(run, run.steps, (), job, data, folder, folder / run.name / "steps" / f"{run.steps}.json", parents)
-    _reach(job.run, until, job.checkpoints, job, data, folder, output, parents)
+        manifest = folder / run.name / "steps" / f"{run.steps}.json"
+        _reach(run, run.steps, (), data, folder, manifest, parents, settings)
+    _reach(job.run, until, job.checkpoints, data, folder, output, parents, settings)
 
 
 def _reach(
     run: Run,
     until: int,
     asked: Iterable[int],
-    job: Job,
     data: Path,
     folder: Path,
     output: Path,
     parents: Sequence[Path],
+    settings: Training,
 ) -> None:
     start = run.anchor or 0
     if not start < until <= run.steps:
@@ -140,8 +149,7 @@ def _reach(
 
         loop.advance(
             run, data, home.checkpoints, home.metrics, identity=home.key, missing=missing,
-            parent=parent.checkpoint if parent else None, keep_all=job.keep_checkpoints == "all",
-            wandb_mode=job.wandb_mode, wandb_project=job.wandb_project,
+            parent=parent.checkpoint if parent else None, settings=settings,
         )  # fmt: skip
     files.write_json(_manifest(run, until, asked, home, parent, tokens["tokens_sha256"]), output)
 
@@ -178,7 +186,7 @@ def _parent(run: Run, data_sha256: str, manifests: Sequence[Path]) -> Parent | N
             )
         return Parent(found[run.anchor], content["key"])
     raise UserError(
-        f"{run.name}: no manifest given with --parent has a checkpoint of {run.parent} at step {run.anchor}; "
+        f"{run.name}: none of the given manifests has a checkpoint of {run.parent} at step {run.anchor}; "
         f"ask for it in the checkpoints of {run.parent}"
     )
 

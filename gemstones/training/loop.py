@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from gemstones import __version__
 from gemstones.errors import UserError
+from gemstones.study import Training
 from gemstones.suite.runs import Run
 from gemstones.training import checkpoint, evaluate
 from gemstones.training.checkpoint import Checkpoint
@@ -131,9 +132,7 @@ def advance(
     identity: str,
     missing: list[int],
     parent: Checkpoint | None,
-    keep_all: bool,
-    wandb_mode: str,
-    wandb_project: str,
+    settings: Training,
 ) -> None:
     """Train until every step of `missing` has its checkpoint.
 
@@ -147,7 +146,7 @@ def advance(
     identity : stands in every checkpoint and must match.
     missing : ascending steps.
     parent : where a cooldown branches from.
-    keep_all : whether no checkpoint is pruned.
+    settings : what is kept and logged.
     """
     trainer = Trainer(run, shards)
     record = Metrics(metrics)
@@ -167,10 +166,12 @@ def advance(
                 record.write(_start_row(trainer))
                 log.info("%s: training from step %d to %d", run.name, trainer.step, target)
             if mirror is None:
-                mirror = Mirror(run, metrics.parent.parent, wandb_mode, wandb_project, trainer.step)
+                mirror = Mirror(run, metrics.parent.parent, settings, trainer.step)
             if trainer.step == run.anchor:
                 _write(trainer.validate(), record, mirror)
-            _train_to(target, trainer, checkpoints, record, mirror, identity, keep_all)
+            _train_to(
+                target, trainer, checkpoints, record, mirror, identity, keep_all=settings.keep_checkpoints == "all"
+            )
     finally:
         record.close()
         if mirror:

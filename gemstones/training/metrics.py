@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gemstones.errors import UserError
+from gemstones.study import Training
 from gemstones.suite import counting
 from gemstones.suite.counting import Architecture
 from gemstones.suite.runs import Run
@@ -70,21 +71,21 @@ def validation_loss(path: Path, step: int) -> float:
 class Mirror:
     """Sends rows to wandb under the names that the authors' runs use; its failures are warned of and end it, not the run."""
 
-    def __init__(self, run: Run, folder: Path, mode: str, project: str, step: int) -> None:
+    def __init__(self, run: Run, folder: Path, settings: Training, step: int) -> None:
         self._run: Any = None
         self._tokens_per_step = run.tokens_per_step
-        if mode == "disabled":
+        if settings.wandb_mode == "disabled":
             return
         try:
             import wandb
 
             folder.mkdir(parents=True, exist_ok=True)
             self._run = wandb.init(
-                project=project,
+                project=settings.wandb_project,
                 group=run.name,
                 name=f"{run.name}-from-{step}",
                 dir=folder,
-                mode=mode,  # type: ignore[arg-type]
+                mode=settings.wandb_mode,
                 tags=["cooldown" if run.phase == "cooldown" else "pretrain"],
                 config={**run.model_dump(mode="json"), **_scaling(run)},
                 settings=wandb.Settings(

@@ -43,7 +43,8 @@ rule train_main:
         job=job_text,
     shell:
         "exec gemstones train {params.job:q} {input.after} --data {input.data} --until {wildcards.step}"
-        " --output {output} 2> {log}"
+        " --output {output} --keep-checkpoints {config[training][keep_checkpoints]}"
+        " --wandb-mode {config[training][wandb_mode]} --wandb-project {config[training][wandb_project]:q} 2> {log}"
 
 
 use rule train_main as train_lr_ablation with:

@@ -38,7 +38,7 @@ def make_cooldown(anchor: int, steps: int) -> Run:
 
 
 def make_job(run: Run | None = None, **more: Any) -> Job:
-    return Job(run=run or make_run(), wandb_mode="disabled", **more)
+    return Job(run=run or make_run(), **more)
 
 
 @pytest.fixture(scope="session")

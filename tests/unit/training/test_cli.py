@@ -11,18 +11,20 @@ from typer.testing import CliRunner
 
 from gemstones import __version__
 from gemstones.cli import app
+from gemstones.study import Training
 from gemstones.training import job as jobs
 
 from .conftest import assert_same_state, losses, make_job, make_run
 
 RUN = make_run(steps=150)
-HEAVY = "torch", "litgpt", "wandb"
+HEAVY = "torch", "litgpt", "wandb", "pandas"
 
 
 def command(folder: Path, shards: Path, job: str | None = None, until: int = 150) -> list[str]:
     return [
         "train", job or make_job(RUN).model_dump_json(), "--data", str(shards),
         "--until", str(until), "--output", str(folder / "32x1" / "steps" / f"{until}.json"),
+        "--wandb-mode", "disabled",
     ]  # fmt: skip
 
 
@@ -33,7 +35,10 @@ def python(*arguments: str, after: str = "") -> list[str]:
 
 def test_a_killed_run_ends_as_if_it_had_not_been(shards: Path, tmp_path: Path) -> None:
     straight = tmp_path / "straight" / "32x1" / "steps" / "150.json"
-    jobs.train(make_job(RUN), data=shards, folder=tmp_path / "straight", until=150, output=straight)
+    jobs.train(
+        make_job(RUN), data=shards, folder=tmp_path / "straight", until=150, output=straight,
+        settings=Training(wandb_mode="disabled"),
+    )  # fmt: skip
 
     killed = tmp_path / "killed"
     process = subprocess.Popen(python(*command(killed, shards)), stderr=subprocess.PIPE, text=True)

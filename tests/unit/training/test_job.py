@@ -4,11 +4,13 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from gemstones.errors import UserError
+from gemstones.study import Training
 from gemstones.suite.runs import Run
 from gemstones.training import job as jobs
 from gemstones.training.job import Job
@@ -22,11 +24,24 @@ Train = Callable[..., Path]
 @pytest.fixture(scope="session")
 def train(shards: Path) -> Train:
     def _train(
-        folder: Path, until: int, job: Job | None = None, parents: tuple[Path, ...] = (), data: Path = shards
+        folder: Path,
+        until: int,
+        job: Job | None = None,
+        parents: tuple[Path, ...] = (),
+        data: Path = shards,
+        **settings: Any,
     ) -> Path:
         job = job or make_job()
         output = folder / job.run.name / "steps" / f"{until}.json"
-        jobs.train(job, data=data, folder=folder, until=until, output=output, parents=parents)
+        jobs.train(
+            job,
+            data=data,
+            folder=folder,
+            until=until,
+            output=output,
+            parents=parents,
+            settings=Training(wandb_mode="disabled", **settings),
+        )
         return output
 
     return _train
@@ -154,7 +169,7 @@ def test_a_damaged_checkpoint_is_left_out_and_the_run_ends_the_same(
 
 def test_checkpoints_are_kept_as_asked(train: Train, tmp_path: Path) -> None:
     assert checkpoints(train(tmp_path / "few", 20)) == [15, 20]
-    assert checkpoints(train(tmp_path / "all", 20, make_job(keep_checkpoints="all"))) == [5, 10, 15, 20]
+    assert checkpoints(train(tmp_path / "all", 20, keep_checkpoints="all")) == [5, 10, 15, 20]
     train(tmp_path / "chain", 5)
     assert checkpoints(train(tmp_path / "chain", 20)) == [5, 15, 20]
 
@@ -203,7 +218,7 @@ def test_a_cooldown_in_two_jobs_is_the_same(train: Train, straight: Path, tmp_pa
 
 
 def test_a_cooldown_without_its_anchor_says_what_to_do(train: Train, straight: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no manifest given with --parent has a checkpoint of 32x1 at step 15"):
+    with pytest.raises(UserError, match="none of the given manifests has a checkpoint of 32x1 at step 15"):
         train(tmp_path, 18, make_job(make_cooldown(15, 18)), parents=(straight,))
     parent = train(tmp_path, 10)
     Path(json.loads(parent.read_text())["checkpoint"]["path"]).unlink()
