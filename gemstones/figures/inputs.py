@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,22 +86,22 @@ def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any
     Parameters
     ----------
     inputs : has the paths `losses` and `shapes` and lists of paths, each of which may be absent or empty: `laws` and
-        `prescriptions` (files are named after fits), `costs` (overspend.parquet, overtraining.parquet), also accepted
-        as `overspend` and `overtraining`, and `industry` (industry.csv).
+        `prescriptions` (files are named after fits), `costs` (overspend.parquet, overtraining.parquet) and `industry`
+        (industry.csv).
     figure : the figure's row of the config.
     config : the study's config.
     """
+    from gemstones.laws import read as read_law
     from gemstones.losses.table import read
 
     row = Figure.model_validate(dict(figure))
-    paths = {path.stem: path for path in _paths(inputs, "costs")}
-    paths |= {name: path for name in ("overspend", "overtraining", "industry") for path in _paths(inputs, name)}
+    paths = {path.stem: path for name in ("costs", "industry") for path in _paths(inputs, name)}
     return Tables(
         study=load(config),
         figure=row,
         losses=read(inputs.losses),
         shapes=pd.read_csv(inputs.shapes),
-        laws=_by_fit(row, {path.stem: _read_law(path) for path in _paths(inputs, "laws")}),
+        laws=_by_fit(row, {path.stem: read_law(path) for path in _paths(inputs, "laws")}),
         prescriptions=_by_fit(row, {path.stem: pd.read_parquet(path) for path in _paths(inputs, "prescriptions")}),
         **{name: _read_table(paths[name]) for name in ("overspend", "overtraining", "industry") if name in paths},
     )
@@ -119,14 +118,3 @@ def _by_fit(figure: Figure, found: Mapping[str, T]) -> dict[str, T]:
 
 def _read_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-
-
-def _read_law(path: Path) -> HuberFit | HullFit:
-    from gemstones.laws.hull import HullFit
-
-    data = json.loads(path.read_text())
-    if "hull" in data:
-        return HullFit.from_json(data)
-    from gemstones.laws.fit import HuberFit
-
-    return HuberFit.from_json(data)
