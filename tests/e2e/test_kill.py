@@ -1,6 +1,7 @@
 """Killed at any moment and started again, a study ends with the same losses."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,68 +11,84 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import snakemake
+from tests.conftest import copy_project, snakemake
 
-pytestmark = pytest.mark.xdist_group("finished")
-
-TARGET = "results/tiny/training/48x2/steps/40.json"
+MEASURED = ["seconds_per_step", "gpu_hours"]  # of the machine, not of the models
 
 
-def validation(project: Path) -> pd.DataFrame:
-    (path,) = (project / "results/tiny/training/48x2/metrics").glob("*.jsonl")
-    rows = pd.read_json(path, lines=True)
-    rows = rows[rows["kind"] == "validation"].drop_duplicates("step", keep="last")
-    return rows.sort_values("step")[["step", "loss"]].reset_index(drop=True)
-
-
-def start(project: Path) -> subprocess.Popen[bytes]:
-    command = [str(Path(sys.executable).with_name("snakemake")), "--cores", "1", TARGET]
+def start(project: Path, config: str, *targets: str) -> subprocess.Popen[bytes]:
+    command = [str(Path(sys.executable).with_name("snakemake")), "--cores", "2", *targets]
     return subprocess.Popen(
-        [*command, "--configfile", "config/tiny.yaml", "--rerun-incomplete"],
+        [*command, "--configfile", f"config/{config}.yaml", "--rerun-incomplete"],
         cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 
 
-def wait_for_step(project: Path, step: int) -> None:
-    """Wait until the run has taken a step, in whatever job."""
-    for _ in range(1200):
-        text = "".join(path.read_text() for path in project.glob("results/tiny/training/48x2/metrics/*.jsonl"))
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a run has taken a step, in whatever job."""
+    while True:
+        text = "".join(path.read_text() for path in run.glob("metrics/*.jsonl"))
         if f'"step": {step},' in text:
             return
-        time.sleep(0.05)
-    raise AssertionError(f"step {step} was not reached")
+        assert process.poll() is None, f"ended before {run.name} reached step {step}"
+        time.sleep(0.02)
 
 
-def trainers(project: Path) -> list[int]:
-    found = subprocess.run(["pgrep", "-f", "gemstones train"], capture_output=True, text=True).stdout.split()
-    mine = []
-    for pid in map(int, found):
+def kill_trainers(project: Path, run: str) -> int:
+    """SIGKILL to the training processes of a run; gives their number."""
+    killed = 0
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if Path(f"/proc/{pid}/cwd").resolve() == project.resolve():
-                mine.append(pid)
+            command, folder = (process / "cmdline").read_text(), (process / "cwd").resolve()
         except OSError:
-            continue
-    return mine
+            continue  # it has ended
+        if "gemstones\0train\0" in command and f'"name": "{run}"' in command and folder == project.resolve():
+            os.kill(int(process.name), signal.SIGKILL)
+            killed += 1
+    return killed
 
 
-def test_killed_trainer_and_killed_snakemake(project, finished):
-    for path in (project / "results/tiny/training").glob("48x2*"):
-        subprocess.run(["rm", "-r", str(path)], check=True)
+def kill_twice(project: Path, config: str, run: str, steps: tuple[int, int], *targets: str) -> None:
+    """SIGKILL to a run's training process at one step, to Snakemake at a later one, then let it all end."""
+    folder = project / f"results/{config if config != 'config' else 'mini'}/training/{run}"
+    first = start(project, config, *targets)
+    wait_for_step(folder, steps[0], first)
+    assert kill_trainers(project, run) == 1
+    assert first.wait() != 0
 
-    first = start(project)
-    wait_for_step(project, 13)
-    for pid in trainers(project):
-        os.kill(pid, signal.SIGKILL)
-    assert first.wait(timeout=120) != 0
-
-    second = start(project)
-    wait_for_step(project, 33)
+    second = start(project, config, *targets)
+    wait_for_step(folder, steps[1], second)
     os.killpg(second.pid, signal.SIGKILL)
     second.wait()
-    for pid in trainers(project):  # a job runs in a session of its own
-        os.kill(pid, signal.SIGKILL)
+    time.sleep(1)
+    kill_trainers(project, run)  # should it have outlived Snakemake
 
-    snakemake(project, "--unlock", "--configfile", "config/tiny.yaml")
-    third = start(project)
-    assert third.wait(timeout=240) == 0
-    pd.testing.assert_frame_equal(validation(project), validation(finished), check_exact=True)
+    snakemake(project, "--unlock", "--configfile", f"config/{config}.yaml")
+    assert start(project, config, *targets).wait() == 0
+
+
+@pytest.mark.xdist_group("finished")
+def test_a_run_ends_as_if_it_had_not_been_killed(project, finished):
+    for path in (project / "results/tiny/training").glob("48x2*"):
+        shutil.rmtree(path)
+    kill_twice(project, "tiny", "48x2", (13, 33), "train")
+    for run in ("48x2", "48x2-lr_ablation", "48x2-cooldown-20", "48x2-cooldown-40"):
+        assert validation(project, run) == validation(finished, run)
+
+
+def validation(project: Path, run: str) -> dict[int, float]:
+    (path,) = (project / f"results/tiny/training/{run}/metrics").glob("*.jsonl")
+    rows = pd.read_json(path, lines=True, precise_float=True)
+    return dict(rows[rows["kind"] == "validation"].set_index("step")["loss"])
+
+
+@pytest.mark.slow
+def test_the_whole_mini_study_ends_as_if_it_had_not_been_killed(tmp_path):
+    undisturbed, killed = copy_project(tmp_path / "undisturbed"), copy_project(tmp_path / "killed")
+    assert start(undisturbed, "config").wait() == 0
+    kill_twice(killed, "config", "64x3", (100, 300))
+    ours, theirs = (
+        pd.read_parquet(project / "results/mini/losses/losses.parquet").drop(columns=MEASURED)
+        for project in (undisturbed, killed)
+    )
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
