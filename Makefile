@@ -17,7 +17,7 @@ endif
 .DEFAULT_GOAL := mini
 
 mini released: setup
-	$(BIN)/snakemake --cores $(CORES) --configfile config/$(if $(filter mini,$@),config,$@).yaml
+	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --configfile config/$(if $(filter mini,$@),config,$@).yaml
 	$(BIN)/snakemake --configfile config/$(if $(filter mini,$@),config,$@).yaml --report results/$@/report.html
 
 setup: .venv/ready

@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -113,7 +113,9 @@ class LrAblation(Config):
 class Cooldown(Config):
     """Branches from main checkpoints (anchors) with the learning rate going linearly to zero."""
 
-    anchors: tuple[Count, ...] = Field(description="steps of the main run from which a cooldown branches")
+    anchors: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+        description="steps of the main run from which a cooldown branches"
+    )
     fraction: Fraction = Field(default=0.1, description="length of a cooldown, relative to the steps before it")
     shapes: tuple[ShapeName, ...] = Field(default=(), description="shapes to run; none means all but `exclude`")
     exclude: tuple[ShapeName, ...] = ()
@@ -162,7 +164,7 @@ class Training(Config):
 
 
 class Losses(Config):
-    sources: tuple[Literal["trained", "released"], ...] = ("trained",)
+    sources: Annotated[tuple[Literal["trained", "released"], ...], Field(min_length=1)] = ("trained",)
     continuity_tolerance: Positive = Field(
         default=0.05, description="how far, in nats, a loss repeated after a resume may lie from the first one"
     )
@@ -212,7 +214,7 @@ class Overspend(Config):
 
 class Overtraining(Config):
     fit: str
-    flops: tuple[Positive, ...]
+    flops: Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 class Figure(Config):
@@ -249,25 +251,40 @@ class Study(Config):
             if name not in names:
                 faults.append(f"{where}: unknown {what} '{name}'; {_choices(name, names)}")
 
+        selections = list(self.selections)
         huber = [name for name, fit in self.fits.items() if fit.approach == 3]
+        hulls = [name for name, fit in self.fits.items() if fit.approach == 1]
+        on_a_budget = [name for name, fit in self.fits.items() if fit.approach == 3 and "tokens" in fit.covariates]
         for name, fit in self.fits.items():
-            known(f"fits.{name}.selection", fit.selection, "selection", list(self.selections))
+            known(f"fits.{name}.selection", fit.selection, "selection", selections)
         for name in self.prescriptions.fits:
-            known("prescriptions.fits", name, "Approach 3 fit", huber)
+            known("prescriptions.fits", name, "Approach 3 fit with tokens", on_a_budget)
         if self.overspend:
-            known("overspend.selection", self.overspend.selection, "selection", list(self.selections))
+            known("overspend.selection", self.overspend.selection, "selection", selections)
+            if self.losses.sources == ("trained",) and self.runs and self.overspend.step > self.runs.main.steps:
+                faults.append(
+                    f"overspend.step: {self.overspend.step} lies beyond the main run's {self.runs.main.steps} steps"
+                )
         if self.overtraining:
-            known("overtraining.fit", self.overtraining.fit, "Approach 3 fit", huber)
+            known("overtraining.fit", self.overtraining.fit, "Approach 3 fit with tokens", on_a_budget)
+        drawable = {"approach_1": hulls, "approach_3": [name for name in huber if name in self.prescriptions.fits]}
+        kinds = {"approach_1": "Approach 1 fit", "approach_3": "fit among prescriptions.fits"}
         for name, figure in self.figures.items():
             for fit_name in figure.fits:
-                known(f"figures.{name}.fits", fit_name, "fit", list(self.fits))
+                names = drawable.get(figure.kind, list(self.fits))
+                known(f"figures.{name}.fits", fit_name, kinds.get(figure.kind, "fit"), names)
+            if figure.kind in ("approach_1", "approach_3", "rainbow") and not figure.fits:
+                faults.append(f"figures.{name}.fits: a figure of kind {figure.kind} draws at least one fit")
             if figure.selection:
-                known(f"figures.{name}.selection", figure.selection, "selection", list(self.selections))
-            for section in ("overspend", "overtraining"):
-                if figure.kind == section and getattr(self, section) is None:
-                    faults.append(f"figures.{name}.kind: the figure needs the section '{section}'")
+                known(f"figures.{name}.selection", figure.selection, "selection", selections)
+            if figure.kind in ("overspend", "overtraining") and getattr(self, figure.kind) is None:
+                faults.append(f"figures.{name}.kind: the figure needs the section '{figure.kind}'")
         for reserved in sorted({"overspend", "overtraining"} & set(self.fits)):
             faults.append(f"fits.{reserved}: this name is taken by a table of the same folder; choose another")
+        if self.data.validation_tokens < self.suite.context_length:
+            faults.append(
+                f"data.validation_tokens: {self.data.validation_tokens} do not fill one context of {self.suite.context_length}"
+            )
         if "trained" in self.losses.sources and self.runs is None:
             faults.append("runs: needed, since losses.sources names 'trained'")
         if faults:
@@ -318,7 +335,7 @@ def _lines(error: ValidationError) -> list[str]:
             lines += message.split("\n")
             continue
         if fault["type"] == "extra_forbidden":
-            message = f"unknown key; {_choices(path[-1], _all_keys())}"
+            message = f"unknown key; {_choices(path[-1], _keys_beside(fault['loc']))}"
         elif fault["type"] == "missing":
             message = "this key is required"
         elif fault["type"] == "literal_error":
@@ -329,8 +346,23 @@ def _lines(error: ValidationError) -> list[str]:
     return lines
 
 
-def _all_keys() -> list[str]:
-    return sorted({key for section in Config.__subclasses__() for key in section.model_fields})
+def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
+    """The keys that the section of an unknown key has."""
+    sections: list[type[BaseModel]] = [Study]
+    for part in location[:-1]:
+        inner = [section.model_fields[str(part)].annotation for section in sections if part in section.model_fields]
+        if inner:
+            sections = [section for annotation in inner for section in _sections_of(annotation)]
+        elif isinstance(part, int):  # the approach of a fit
+            sections = [section for section in sections if section.__name__ == f"Approach{part}"]
+        # Any other part is a name in a mapping, whose values have the section.
+    return [key for section in sections for key in section.model_fields]
+
+
+def _sections_of(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for inner in get_args(annotation) for section in _sections_of(inner)]
 
 
 def _choices(wrong: str, names: list[str]) -> str:

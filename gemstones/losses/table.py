@@ -56,12 +56,17 @@ def check(table: pd.DataFrame, source: str) -> pd.DataFrame:
     except pa.errors.SchemaErrors as error:  # a column that is not of its type is reported this way
         raise UserError(f"{source}: {_fault(error.schema_errors[0], table)}") from None
     known = table["run"].notna()
-    duplicated = known & table.duplicated(KEY)
+    # Rows that name no run are told apart by all that they say.
+    duplicated = table.duplicated(KEY).where(known, table.duplicated())
     if duplicated.any():
         row = table[duplicated].iloc[0]
+        what = (
+            f"run {row['run']} at step {row['step']} on {row['validation_set']}"
+            if pd.notna(row["run"])
+            else "another row"
+        )
         raise UserError(
-            f"{source}: row {table.index[duplicated][0]} repeats run {row['run']} at step {row['step']} on "
-            f"{row['validation_set']}; a run has one loss per step and validation set"
+            f"{source}: row {table.index[duplicated][0]} repeats {what}; a run has one loss per step and validation set"
         )
     return table.sort_values([*KEY, "flops", "params"], ignore_index=True)
 

@@ -13,7 +13,7 @@ from gemstones.errors import UserError
 from gemstones.losses import table
 from gemstones.study import Study
 from gemstones.suite import counting
-from gemstones.suite.runs import Run, all_runs, throughput
+from gemstones.suite.runs import Run, all_runs, cooldown_runs
 from gemstones.suite.shapes import architecture
 
 # Training losses on each side of a joint that are compared, and how many standard errors they may lie apart.
@@ -34,12 +34,18 @@ def trained_losses(study: Study, training: str | Path) -> pd.DataFrame:
         If a run has not reached its last step, an evaluation is missing, or a joint between segments is not continuous.
     """
     parts = []
+    anchors: dict[str, set[int]] = {}
+    for run in cooldown_runs(study):
+        anchors.setdefault(str(run.parent), set()).add(int(run.anchor or 0))
     for run in all_runs(study):
         path = Path(training) / run.name / "steps" / f"{run.steps}.json"
         if not path.is_file():
             raise UserError(f"{path}: not found; the run {run.name} has not reached its last step")
         manifest = json.loads(path.read_text())
-        parts.append(_rows(study, run, stitch(Path(manifest["metrics"]), study.losses.continuity_tolerance, run.steps)))
+        metrics = Path(manifest["metrics"])
+        curve = stitch(metrics, study.losses.continuity_tolerance, run.steps)
+        # Evaluations at steps that are no longer asked for, such as a former anchor, are left out.
+        parts.append(_rows(study, run, curve, anchors.get(run.name, set()), _machine(metrics)))
     return table.check(pd.concat(parts, ignore_index=True), f"the losses under {training}")
 
 
@@ -111,20 +117,23 @@ def stitch(path: Path, tolerance: float, last_step: int) -> pd.DataFrame:
     return frame
 
 
-def _rows(study: Study, run: Run, curve: pd.DataFrame) -> pd.DataFrame:
+def _machine(path: Path) -> tuple[int, int]:
+    """Nodes and devices that a run was trained on, as its last process recorded them."""
+    starts = [row for row in read_metrics(path) if row["kind"] == "start"]
+    return starts[-1]["num_nodes"], starts[-1]["gpus"]
+
+
+def _rows(study: Study, run: Run, curve: pd.DataFrame, anchors: set[int], machine: tuple[int, int]) -> pd.DataFrame:
     losses = curve[curve["kind"] == "validation"]
     start = run.anchor or 0
-    due = (
-        {run.anchor, run.steps}
-        if run.phase == "cooldown"
-        else {*range(run.evaluate_every, run.steps, run.evaluate_every), run.steps}
-    )
-    missing = {int(step or 0) for step in due} - set(losses["step"])
+    grid = range(run.evaluate_every, run.steps, run.evaluate_every)
+    due = {start, run.steps} if run.phase == "cooldown" else {*grid, run.steps}
+    missing = due - set(losses["step"])
     if missing:
         raise UserError(f"run {run.name}: no validation loss at step {min(missing)}")
+    losses = losses[losses["step"].isin(due | anchors)]
     arch = architecture(study.suite)
-    nodes, _ = throughput(study, run)
-    gpus = nodes * study.plan.gpus_per_node
+    nodes, gpus = machine
     # The median ignores the slow first steps of a process.
     seconds = float(curve.loc[(curve["kind"] == "train") & (curve["step"] > start), "seconds"].median())
     flops_per_token = counting.flops_per_token(run.width, run.depth, arch)

@@ -48,9 +48,23 @@ class Search:
 
     @classmethod
     def of(cls, law: HuberFit | PowerLaw, suite: Suite) -> Search:
-        """Search over the shapes of a suite: any width from two heads up, any depth from its smallest up."""
-        architecture = Architecture(suite.head_size, suite.vocabulary_size, suite.context_length)
-        return cls(law.law if isinstance(law, HuberFit) else law, architecture, suite.depth_range[0])
+        """Search over the shapes of a suite: any width from two heads up, any depth from its smallest up.
+
+        Raises
+        ------
+        UserError
+            If the law does not fall with tokens: the largest model for a single token would be its optimum.
+        """
+        law = law.law if isinstance(law, HuberFit) else law
+        falls = dict(zip(law.covariates, law.exponents, strict=True))
+        if falls.get("tokens", 0) <= 0 or all(exponent <= 0 for name, exponent in falls.items() if name != "tokens"):
+            raise UserError(
+                f"a law of {', '.join(law.covariates)} with exponents {', '.join(f'{x:.3g}' for x in law.exponents)} has "
+                "no optimum on a budget: the loss must fall with tokens and with the model's size"
+            )
+        return cls(
+            law, Architecture(suite.head_size, suite.vocabulary_size, suite.context_length), suite.depth_range[0]
+        )
 
     @property
     def width_step(self) -> int:

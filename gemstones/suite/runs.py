@@ -221,6 +221,13 @@ def check_runs(study: Study) -> None:
     if runs is None:
         return
     names = shapes.selected(study.suite)
+    possible = shapes.feasible(study.suite).values()
+    for target, count in study.suite.targets.items():
+        if study.suite.aspect_ratios and count not in possible:
+            raise UserError(
+                f"suite.targets.{target}: no feasible shape has {count:,} parameters within {100 * study.suite.tolerance:g} %; "
+                "widen tolerance, width_range or depth_range, or remove the target"
+            )
     if not names:
         raise UserError(
             "suite: no shape is selected; give suite.shapes, suite.pinned, or suite.aspect_ratios with targets"
@@ -228,7 +235,15 @@ def check_runs(study: Study) -> None:
     for patched in study.recipe.patched or ():
         if patched not in names:
             raise UserError(f"recipe.patched: {patched} is not a shape of this suite")
+    for shape in study.plan.throughput:
+        if shape not in names:
+            raise UserError(f"plan.throughput: {shape} is not a shape of this suite; it has {', '.join(names)}")
+    if runs.lr_ablation:
+        _subset(study, "runs.lr_ablation", runs.lr_ablation.shapes, runs.lr_ablation.exclude)
     if runs.cooldown:
+        _subset(study, "runs.cooldown", runs.cooldown.shapes, runs.cooldown.exclude)
+        if len(set(runs.cooldown.anchors)) < len(runs.cooldown.anchors):
+            raise UserError("runs.cooldown.anchors: a step is named twice")
         for anchor in runs.cooldown.anchors:
             if anchor > runs.main.steps:
                 raise UserError(f"runs.cooldown.anchors: {anchor} lies beyond the main run's {runs.main.steps} steps")
@@ -241,6 +256,7 @@ def check_runs(study: Study) -> None:
                 raise UserError(
                     f"runs.cooldown.exclude_anchors.{shape}: {list(skipped)} names a shape or anchor that is not there"
                 )
+    segments(study)
 
 
 def _subset(study: Study, where: str, only: tuple[str, ...], exclude: tuple[str, ...]) -> list[str]:

@@ -107,8 +107,8 @@ def prune(folder: Path, current: int) -> None:
     for checkpoint in found[:-KEEP_NEWEST]:
         if not checkpoint.milestone and checkpoint.step != current:
             # The sidecar first: a checkpoint without one does not exist.
-            checkpoint.sidecar.unlink()
-            checkpoint.path.unlink()
+            checkpoint.sidecar.unlink(missing_ok=True)
+            checkpoint.path.unlink(missing_ok=True)
 
 
 def _write_sidecar(checkpoint: Checkpoint) -> None:

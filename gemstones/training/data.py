@@ -53,9 +53,14 @@ def build(data: Data, vocabulary_size: int, *, manifest: str | Path, tokenizer: 
     dtype = np.dtype("uint16" if vocabulary_size <= 2**16 else "uint32")
     splits: dict[str, Any] = {}
     counts: dict[str, NDArray[np.int64]] = {}
+    # Over the tokens and not the files, so that another size of shards leaves the corpus what it is.
+    identity = hashlib.sha256(dtype.name.encode())
     for split, members in texts.items():
         encoded = _encode(model, members)
-        written, counts[split] = _write_shards(encoded, shards / split, data.shard_tokens, dtype, vocabulary_size)
+        identity.update(split.encode())
+        written, counts[split] = _write_shards(
+            encoded, shards / split, data.shard_tokens, dtype, vocabulary_size, identity
+        )
         for shard in written:
             shard["file"] = os.path.relpath(shard["file"], manifest.parent)
         tokens = sum(shard["tokens"] for shard in written)
@@ -66,7 +71,6 @@ def build(data: Data, vocabulary_size: int, *, manifest: str | Path, tokenizer: 
             f"data.validation_tokens: an evaluation wants {data.validation_tokens} tokens and the next one, the held-out "
             f"documents have {splits['validation']['tokens']}; lower it or raise data.validation_fraction"
         )
-    hashes = [shard["sha256"] for split in splits.values() for shard in split["shards"]]
     files.write_json(
         {
             "corpus": data.corpus,
@@ -75,7 +79,7 @@ def build(data: Data, vocabulary_size: int, *, manifest: str | Path, tokenizer: 
             "dtype": dtype.name,
             "splits": splits,
             "unigram_entropy": unigram_entropy(counts["train"], counts["validation"]),
-            "tokens_sha256": hashlib.sha256(" ".join([dtype.name, *hashes]).encode()).hexdigest(),
+            "tokens_sha256": identity.hexdigest(),
             "specification": data.model_dump(mode="json"),
             "gemstones_version": __version__,
         },
@@ -130,9 +134,17 @@ def _encode(tokenizer: Tokenizer, texts: list[str]) -> Iterator[list[int]]:
 
 
 def _write_shards(
-    encoded: Iterable[list[int]], prefix: Path, shard_tokens: int, dtype: np.dtype[Any], vocabulary_size: int
+    encoded: Iterable[list[int]],
+    prefix: Path,
+    shard_tokens: int,
+    dtype: np.dtype[Any],
+    vocabulary_size: int,
+    identity: Any,
 ) -> tuple[list[dict[str, Any]], NDArray[np.int64]]:
-    """Write a split; gives each shard's file, tokens and sha256, and the (vocabulary,) counts of the tokens."""
+    """Write a split; gives each shard's file, tokens and sha256, and the (vocabulary,) counts of the tokens.
+
+    `identity` is a hash that takes in all tokens.
+    """
     from gemstones import files
 
     written: list[dict[str, Any]] = []
@@ -143,6 +155,7 @@ def _write_shards(
         path = prefix.with_name(f"{prefix.name}-{len(written):05d}.bin")
         files.write_with(tokens.tofile, path)
         written.append({"file": str(path), "tokens": len(tokens), "sha256": files.sha256(path)})
+        identity.update(tokens.tobytes())
         np.add(counts, np.bincount(tokens, minlength=vocabulary_size), out=counts)
 
     for ids in encoded:

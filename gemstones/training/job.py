@@ -12,9 +12,12 @@ This module imports neither torch nor the model, so that a job with nothing to d
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,8 @@ from gemstones.training import checkpoint
 from gemstones.training.checkpoint import Checkpoint
 from gemstones.training.data import read_manifest
 from gemstones.training.metrics import validation_loss
+
+log = logging.getLogger(__name__)
 
 
 class Job(BaseModel):
@@ -63,6 +68,10 @@ class Home:
     @property
     def metrics(self) -> Path:
         return self.folder / "metrics" / f"{self.key}.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.checkpoints / "lock"
 
 
 def parse(text: str) -> Job:
@@ -143,15 +152,32 @@ def _reach(
     parent = _parent(run, tokens["tokens_sha256"], parents)
     home = Home(folder / run.name, key(run, tokens["tokens_sha256"], parent.key if parent else ""))
 
-    missing = _missing(home, until, asked)
-    if missing:
-        from gemstones.training import loop
+    with _alone(home):
+        missing = _missing(home, until, asked)
+        if missing:
+            from gemstones.training import loop
 
-        loop.advance(
-            run, data, home.checkpoints, home.metrics, identity=home.key, missing=missing,
-            parent=parent.checkpoint if parent else None, settings=settings,
-        )  # fmt: skip
-    files.write_json(_manifest(run, until, asked, home, parent, tokens["tokens_sha256"]), output)
+            loop.advance(
+                run, data, home.checkpoints, home.metrics, identity=home.key, missing=missing,
+                parent=parent.checkpoint if parent else None, settings=settings,
+            )  # fmt: skip
+        files.write_json(_manifest(run, until, asked, home, parent, tokens["tokens_sha256"]), output)
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """Wait until no other process trains this run: a killed Snakemake leaves its jobs running, and would start them twice.
+
+    The lock is the kernel's, so it ends with the process that holds it, however that ends.
+    """
+    home.lock.parent.mkdir(parents=True, exist_ok=True)
+    with home.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("%s: another process is training this run; waiting for it", home.lock)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _missing(home: Home, until: int, asked: Iterable[int]) -> list[int]:

@@ -230,6 +230,8 @@ def _start_row(trainer: Trainer) -> dict[str, Any]:
         "step": trainer.step,
         "tokens": trainer.step * trainer.run.tokens_per_step,
         "device": trainer.device.type,
+        "num_nodes": 1,
+        "gpus": 1,  # processes, each with one device or, on a CPU, one core
         "threads": torch.get_num_threads(),
         "torch_version": torch.__version__,
         "gemstones_version": __version__,

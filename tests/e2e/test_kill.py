@@ -26,7 +26,7 @@ def start(project: Path, config: str, *targets: str) -> subprocess.Popen[bytes]:
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until a run has taken a step, in whatever job."""
-    while True:
+    while True:  # ends with the process at the latest
         text = "".join(path.read_text() for path in run.glob("metrics/*.jsonl"))
         if f'"step": {step},' in text:
             return
@@ -49,7 +49,7 @@ def kill_trainers(project: Path, run: str) -> int:
 
 
 def kill_twice(project: Path, config: str, run: str, steps: tuple[int, int], *targets: str) -> None:
-    """SIGKILL to a run's training process at one step, to Snakemake at a later one, then let it all end."""
+    """SIGKILL to a run's training process at one step, to Snakemake alone at a later one, then let it all end."""
     folder = project / f"results/{config if config != 'config' else 'mini'}/training/{run}"
     first = start(project, config, *targets)
     wait_for_step(folder, steps[0], first)
@@ -58,10 +58,8 @@ def kill_twice(project: Path, config: str, run: str, steps: tuple[int, int], *ta
 
     second = start(project, config, *targets)
     wait_for_step(folder, steps[1], second)
-    os.killpg(second.pid, signal.SIGKILL)
+    second.kill()  # its training processes live on, and the next ones wait for them
     second.wait()
-    time.sleep(1)
-    kill_trainers(project, run)  # should it have outlived Snakemake
 
     snakemake(project, "--unlock", "--configfile", f"config/{config}.yaml")
     assert start(project, config, *targets).wait() == 0

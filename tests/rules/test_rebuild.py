@@ -48,6 +48,30 @@ def test_editing_a_selection_reruns_its_fits(project):
     assert not any(rule.startswith(("train", "data", "losses")) for rule in jobs)
 
 
+def test_editing_a_selection_redraws_what_shows_it(project):
+    edit(project / "config/tiny.yaml", "all: phase == 'main'", "all: phase == 'main' and step > 10")
+    assert {job.wildcards["figure"] for job in dry_run(project) if job.rule == "figure"} >= {"loss_curves", "rainbow"}
+
+
+def test_a_new_fit_redraws_the_figures_whose_colours_it_changes(project):
+    edit(
+        project / "config/tiny.yaml",
+        "fits:\n  approach_1_all:",
+        "fits:\n  first: {approach: 3, selection: lr_ablation}\n  approach_1_all:",
+    )
+    jobs = dry_run(project)
+    assert [job.wildcards["fit"] for job in jobs if job.rule == "law"] == ["first"]
+    assert [job.wildcards["figure"] for job in jobs if job.rule == "figure"] == ["rainbow"]
+
+
+def test_editing_the_counting_reruns_every_table_and_no_training(project):
+    with (project / "gemstones/suite/counting.py").open("a") as file:
+        file.write("\n# edited\n")
+    jobs = count(dry_run(project))
+    assert {"suite", "trained_losses", "losses", "law", "prescription", "figure"} <= set(jobs)
+    assert not any(rule.startswith(("train_", "data")) for rule in jobs)
+
+
 def test_editing_a_figures_code_reruns_that_figure(project):
     with (project / "gemstones/figures/rainbow.py").open("a") as file:
         file.write("\n# edited\n")

@@ -39,6 +39,21 @@ def test_sections_are_frozen_and_closed():
         (["figures", "a b"], {"kind": "shapes"}, r"figures.*a name has letters, digits and underscores only"),
         (["runs", "cooldown", "anchors"], [9000], r"runs\.cooldown\.anchors: 9000 lies beyond"),
         (["study"], None, r"study: "),
+        (["fitz"], {}, r"fitz: unknown key; did you mean 'fits'\?"),
+        (
+            ["fits", "approach_1_all", "huber_delta"],
+            1e-4,
+            r"fits\.approach_1_all\.huber_delta: unknown key; choose one of",
+        ),
+        (
+            ["figures", "approach_1_flops", "fits"],
+            ["all"],
+            r"figures\.approach_1_flops\.fits: unknown Approach 1 fit 'all'",
+        ),
+        (["figures", "approach_3", "fits"], [], r"figures\.approach_3\.fits: .* draws at least one fit"),
+        (["overspend", "step"], 9000, r"overspend\.step: 9000 lies beyond the main run's"),
+        (["losses", "sources"], [], r"losses\.sources: .*at least 1 item"),
+        (["data", "validation_tokens"], 8, r"data\.validation_tokens: 8 do not fill one context of 64"),
     ],
 )
 def test_a_wrong_key_is_one_line_with_file_and_key(path, value, message):
@@ -47,7 +62,7 @@ def test_a_wrong_key_is_one_line_with_file_and_key(path, value, message):
     config["fits"]["all"] = {"approach": 3, "selection": "all"}
     section = config
     for key in path[:-1]:
-        section = section[key]
+        section = section.setdefault(key, {})
     section[path[-1]] = value
     with pytest.raises(UserError, match=message) as caught:
         load(config, "config/my.yaml")

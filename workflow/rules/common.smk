@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from shlex import quote
 
 from gemstones.errors import UserError
 from gemstones.study import load
@@ -11,7 +12,7 @@ from gemstones.suite.runs import segments, throughput
 shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 try:
-    study = load(config, ", ".join(map(str, workflow.configfiles)) or "config")
+    study = load(config, ", ".join(map(str, workflow.configfiles)))
     # Every planned training job by (run, last step); the DAG's training part is drawn from it.
     JOBS = {(segment.run.name, segment.stop): segment for segment in segments(study)}
 except UserError as error:
@@ -65,6 +66,11 @@ def job_nodes(wildcards):
     return throughput(study, planned(wildcards).run)[0]
 
 
+def training_options(wildcards):
+    """The config's section `training` as a resource: unlike params, resources rerun nothing."""
+    return " ".join(f"--{key.replace('_', '-')} {quote(value)}" for key, value in config["training"].items())
+
+
 def jobs_before(wildcards):
     return manifests(planned(wildcards).after)
 
@@ -91,6 +97,22 @@ def figure_of(wildcards):
     return config["figures"][wildcards.figure]
 
 
+def drawn_config(wildcards):
+    """What a figure reads of the rest of the config: queries and, for fits, the budgets and all fits' colours."""
+    figure = study.figures[wildcards.figure]
+    selections = {figure.selection, *(study.fits[fit].selection for fit in figure.fits)} - {None}
+    queries = {name: study.selections[name] for name in sorted(selections)}
+    if not figure.fits and figure.kind != "overtraining":
+        return queries
+    fits = {name: [fit.selection, fit.param_count, getattr(fit, "covariates", ())] for name, fit in study.fits.items()}
+    return {**queries, "fits": fits, "flops_range": study.prescriptions.flops_range}
+
+
+def modules(*names):
+    """Modules of the package whose edits a rule follows."""
+    return [f"gemstones/{name}.py" for name in names]
+
+
 def query_of_fit(wildcards):
     return study.selections[study.fits[wildcards.fit].selection]
 
@@ -114,7 +136,7 @@ def figure_inputs(wildcards):
             [f"<results>/prescriptions/{figure.kind}.parquet"] if figure.kind in ("overspend", "overtraining") else []
         ),
         "industry": ["<results>/losses/industry.csv"] if "released" in study.losses.sources else [],
-        "code": [f"gemstones/figures/{figure.kind}.py"],
+        "code": modules(f"figures/{figure.kind}"),
     }
 
 

@@ -10,9 +10,10 @@ rule figure:
         unpack(figure_inputs),
         losses="<results>/losses/losses.parquet",
         shapes="<results>/suite/shapes.csv",
-        shared=expand(
-            "gemstones/figures/{module}.py",
-            module=["__init__", "axes", "inputs", "output", "published", "style"],
+        shared=modules(
+            *(f"figures/{name}" for name in ("__init__", "axes", "inputs", "output", "published", "style")),
+            *(f"laws/{name}" for name in ("fit", "hull", "power_law")),
+            "losses/selections",
         ),
     output:
         svg="<results>/figures/{figure}.svg",
@@ -36,6 +37,7 @@ rule figure:
         "../../envs/analysis.yaml"
     params:
         figure=figure_of,
+        config=drawn_config,
         caption=figure_caption,
     script:
         "../../scripts/figure.py"

@@ -8,11 +8,10 @@ rule law:
     """One fit: convex hull (Approach 1) or Huber (Approach 3)."""
     input:
         losses="<results>/losses/losses.parquet",
-        code=expand(
-            "gemstones/laws/{module}.py",
-            module=["__init__", "fit", "hull", "minimize", "power_law", "rows", "starts"],
+        code=modules(
+            *(f"laws/{name}" for name in ("__init__", "fit", "hull", "minimize", "power_law", "rows", "starts")),
+            "losses/selections",
         ),
-        selections="gemstones/losses/selections.py",
     output:
         "<results>/laws/{fit}.json",
     log:

@@ -8,7 +8,10 @@ rule trained_losses:
     """Every run's validation losses, stitched over its jobs."""
     input:
         last_manifests,
-        code=["gemstones/losses/trained.py", "gemstones/losses/table.py", "gemstones/losses/columns.py"],
+        code=modules(
+            *(f"losses/{name}" for name in ("trained", "table", "columns")),
+            *(f"suite/{name}" for name in ("counting", "recipe", "runs", "shapes")),
+        ),
     output:
         "<results>/losses/trained.parquet",
     log:
@@ -25,7 +28,10 @@ rule trained_losses:
 rule released_losses:
     """The losses that the authors released, downloaded or taken from the folder that GEMSTONES_DATA names."""
     input:
-        code=["gemstones/losses/released.py", "gemstones/losses/table.py", "gemstones/losses/columns.py"],
+        code=modules(
+            *(f"losses/{name}" for name in ("released", "table", "columns")),
+            *(f"suite/{name}" for name in ("counting", "recipe", "shapes")),
+        ),
     output:
         losses="<results>/losses/released.parquet",
         industry="<results>/losses/industry.csv",

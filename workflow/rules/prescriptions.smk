@@ -9,11 +9,7 @@ rule prescription:
     """The optimal shape and tokens over a range of budgets, by one fit."""
     input:
         law="<results>/laws/{fit}.json",
-        code=[
-            "gemstones/prescriptions/optimum.py",
-            "gemstones/laws/power_law.py",
-            "gemstones/suite/counting.py",
-        ],
+        code=modules("prescriptions/optimum", "laws/power_law", "suite/counting"),
     output:
         "<results>/prescriptions/{fit}.parquet",
     log:
@@ -30,7 +26,7 @@ rule overspend:
     """What each run used beyond the frontier that reaches its loss."""
     input:
         losses="<results>/losses/losses.parquet",
-        code=["gemstones/prescriptions/overspend.py", "gemstones/laws/hull.py", "gemstones/losses/selections.py"],
+        code=modules("prescriptions/overspend", "laws/hull", "laws/power_law", "losses/selections"),
     output:
         "<results>/prescriptions/overspend.parquet",
     log:
@@ -48,12 +44,7 @@ rule overtraining:
     """The loss of training longer, and smaller, than the optimum at the same FLOPs."""
     input:
         law=overtraining_law,
-        code=[
-            "gemstones/prescriptions/overtraining.py",
-            "gemstones/prescriptions/optimum.py",
-            "gemstones/laws/power_law.py",
-            "gemstones/suite/counting.py",
-        ],
+        code=modules("prescriptions/overtraining", "prescriptions/optimum", "laws/power_law", "suite/counting"),
     output:
         "<results>/prescriptions/overtraining.parquet",
     log:

@@ -6,6 +6,8 @@ config → suite/shapes.csv, suite/plan.csv
 
 rule suite:
     """Shapes with their counts, and the planned training jobs."""
+    input:
+        code=modules(*(f"suite/{name}" for name in ("counting", "recipe", "runs", "shapes", "tables"))),
     output:
         shapes="<results>/suite/shapes.csv",
         plan="<results>/suite/plan.csv",

@@ -39,12 +39,12 @@ rule train_main:
         "../../envs/training.yaml"
     resources:
         nodes=job_nodes,
+        options=training_options,
     params:
         job=job_text,
     shell:
         "exec gemstones train {params.job:q} {input.after} --data {input.data} --until {wildcards.step}"
-        " --output {output} --keep-checkpoints {config[training][keep_checkpoints]}"
-        " --wandb-mode {config[training][wandb_mode]} --wandb-project {config[training][wandb_project]:q} 2> {log}"
+        " --output {output} {resources.options} 2> {log}"
 
 
 use rule train_main as train_lr_ablation with:

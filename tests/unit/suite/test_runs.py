@@ -78,10 +78,10 @@ def test_mini_trains_a_shapes_cooldowns_in_one_job(mini):
 
 
 def test_the_plan_decides_jobs_but_not_what_a_job_is_told(mini):
-    shorter = change(mini, plan={"segment_steps": 90})
+    shorter = change(mini, plan={"segment_steps": 60})
     stops = {(segment.run.name, segment.stop) for segment in segments(mini)}
     assert len(segments(shorter)) > len(segments(mini))
-    assert {(s.run.name, s.stop) for s in segments(shorter)} >= {(n, s) for n, s in stops if n == "32x2" and s == 450}
+    assert {(s.run.name, s.stop) for s in segments(shorter)} >= {(n, s) for n, s in stops if n == "32x2" and s == 300}
     faster = change(mini, plan={"flops_per_second": 1e12, "walltime_minutes": 90.0})
     assert [segment.job() for segment in segments(faster)] == [segment.job() for segment in segments(mini)]
 
@@ -95,9 +95,9 @@ def test_a_longer_main_run_keeps_its_identity_but_another_rate_does_not(mini):
 
 
 def test_a_plan_that_cannot_be_names_its_key(mini):
-    with pytest.raises(UserError, match=r"plan\.walltime_minutes: .* too short for the 45 steps"):
+    with pytest.raises(UserError, match=r"plan\.walltime_minutes: .* too short for the 30 steps"):
         segments(change(mini, plan={"walltime_minutes": 0.001}))
-    with pytest.raises(UserError, match=r"plan\.throughput: no entry for 32x1"):
+    with pytest.raises(UserError, match=r"plan\.throughput: no entry for 16x2"):
         segments(change(mini, plan={"flops_per_second": None}))
 
 
@@ -105,9 +105,15 @@ def test_runs_that_cannot_be_name_their_key(mini):
     def with_cooldown(**keys):
         return change(mini, runs={"cooldown": mini.runs.cooldown.model_copy(update=keys)})
 
-    with pytest.raises(UserError, match=r"runs\.cooldown\.anchors: 500 lies beyond the main run's 450 steps"):
+    with pytest.raises(UserError, match=r"runs\.cooldown\.anchors: 500 lies beyond the main run's 300 steps"):
         check_runs(with_cooldown(anchors=(500,)))
     with pytest.raises(UserError, match=r"runs\.cooldown\.anchors: a cooldown from step 5"):
         check_runs(with_cooldown(anchors=(5,)))
-    with pytest.raises(UserError, match=r"runs\.cooldown: 48x2 is not a shape of this suite"):
-        check_runs(with_cooldown(shapes=("48x2",)))
+    with pytest.raises(UserError, match=r"runs\.cooldown: 40x2 is not a shape of this suite"):
+        check_runs(with_cooldown(shapes=("40x2",)))
+    with pytest.raises(UserError, match=r"runs\.cooldown\.anchors: a step is named twice"):
+        check_runs(with_cooldown(anchors=(150, 150)))
+    with pytest.raises(UserError, match=r"suite\.targets\.big: no feasible shape has 9,000,000 parameters"):
+        check_runs(change(mini, suite={"targets": {**mini.suite.targets, "big": 9_000_000}}))
+    with pytest.raises(UserError, match=r"plan\.throughput: 40x2 is not a shape of this suite"):
+        check_runs(change(mini, plan={"throughput": {"40x2": None}}))

@@ -66,6 +66,16 @@ def test_a_killed_run_ends_as_if_it_had_not_been(shards: Path, tmp_path: Path) -
     assert resumed.read_bytes() == manifest
 
 
+def test_two_processes_on_one_run_take_turns(shards: Path, tmp_path: Path) -> None:
+    """A killed Snakemake leaves its jobs running, and started again it starts them again."""
+    both = [subprocess.Popen(python(*command(tmp_path, shards)), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    shown = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], shown
+    assert sum("another process is training this run" in text for text in shown) == 1
+    (record,) = tmp_path.glob("32x1/metrics/*.jsonl")
+    assert record.read_text().count('"kind": "train"') == 150
+
+
 def test_divergence_is_one_line_and_exit_status_1(shards: Path, tmp_path: Path) -> None:
     diverging = make_job(make_run(lr=1e30, warmup_tokens=64 * 10**28)).model_dump_json()
     result = CliRunner().invoke(app, command(tmp_path, shards, diverging, until=20))
