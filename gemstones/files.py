@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gemstones import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,9 +52,16 @@ def write_json(data: Any, path: str | Path) -> None:
     write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", path)
 
 
-def write_parquet(table: pd.DataFrame, path: str | Path) -> None:
+def write_parquet(table: pd.DataFrame, path: str | Path, specification: Mapping[str, Any] | None = None) -> None:
+    """Parquet whose metadata says, under `gemstones`, which version and specification made it."""
+    import pyarrow
+    import pyarrow.parquet
+
+    made_by = {"version": __version__, "specification": specification and dict(specification)}
+    content = pyarrow.Table.from_pandas(table, preserve_index=False)
+    metadata = {**(content.schema.metadata or {}), b"gemstones": json.dumps(made_by, sort_keys=True).encode()}
     with atomic(path) as temporary:
-        table.to_parquet(temporary, index=False)
+        pyarrow.parquet.write_table(content.replace_schema_metadata(metadata), temporary)
 
 
 def write_csv(table: pd.DataFrame, path: str | Path) -> None:

@@ -9,4 +9,6 @@ from gemstones.study import load
 logs.start(snakemake)
 spec = load(snakemake.config).fits[snakemake.wildcards.fit]
 rows = select(table.read(snakemake.input.losses), snakemake.params.query, spec.selection)
-write_json(laws.fit(spec, rows, snakemake.params.seed).to_json(), snakemake.output[0])
+law = laws.fit(spec, rows, snakemake.params.seed).to_json()
+law["provenance"]["query"] = snakemake.params.query
+write_json(law, snakemake.output[0])

@@ -6,4 +6,5 @@ from gemstones import logs
 from gemstones.losses import table
 
 logs.start(snakemake)
-table.write(pd.concat([table.read(path) for path in snakemake.input], ignore_index=True), snakemake.output[0])
+losses = pd.concat([table.read(path) for path in snakemake.input], ignore_index=True)
+table.write(losses, snakemake.output[0], {"sources": list(snakemake.input)})

@@ -9,4 +9,4 @@ from gemstones.prescriptions.overspend import overspend
 logs.start(snakemake)
 spec = snakemake.params.overspend
 rows = select(table.read(snakemake.input.losses), snakemake.params.query, spec["selection"])
-write_parquet(overspend(rows, spec["step"]), snakemake.output[0])
+write_parquet(overspend(rows, spec["step"]), snakemake.output[0], dict(snakemake.params.items()))

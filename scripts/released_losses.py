@@ -7,5 +7,6 @@ from gemstones.losses.released import industry_models, released_losses
 from gemstones.study import load
 
 logs.start(snakemake)
-table.write(released_losses(load(snakemake.config), snakemake.params.downloads), snakemake.output.losses)
+losses = released_losses(load(snakemake.config), snakemake.params.downloads)
+table.write(losses, snakemake.output.losses, dict(snakemake.params.items()))
 write_csv(industry_models(snakemake.params.downloads), snakemake.output.industry)

@@ -6,4 +6,5 @@ from gemstones.losses.trained import trained_losses
 from gemstones.study import load
 
 logs.start(snakemake)
-table.write(trained_losses(load(snakemake.config), snakemake.params.training), snakemake.output[0])
+losses = trained_losses(load(snakemake.config), snakemake.params.training)
+table.write(losses, snakemake.output[0], dict(snakemake.params.items()))

@@ -1,5 +1,6 @@
 """Shared by all tests: the studies of config/, the authors' data where they are, and a finished study."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -66,10 +67,15 @@ def snakemake(folder: Path, *arguments: str, check: bool = True) -> subprocess.C
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Path:
-    """A project folder in which the study of tests has run to its end: not to be changed."""
-    folder = copy_project(tmp_path_factory.mktemp("finished") / "project")
-    snakemake(folder, "--cores", "2", "--configfile", "config/tiny.yaml")
+def finished(tmp_path_factory, worker_id) -> Path:
+    """A project folder in which the study of tests has run to its end: not to be changed, and shared by all workers."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root if worker_id == "master" else root.parent) / "finished"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            copy_project(folder)
+            snakemake(folder, "--cores", "2", "--configfile", "config/tiny.yaml")
     return folder
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,6 +93,6 @@ def read(path: str | Path) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-def write(table: pd.DataFrame, path: str | Path) -> None:
-    """Check a losses table and write it atomically as parquet."""
-    write_parquet(check(table, str(path)), path)
+def write(table: pd.DataFrame, path: str | Path, specification: Mapping[str, Any] | None = None) -> None:
+    """Check a losses table and write it atomically as parquet, with what made it."""
+    write_parquet(check(table, str(path)), path, specification)

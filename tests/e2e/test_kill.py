@@ -65,7 +65,6 @@ def kill_twice(project: Path, config: str, run: str, steps: tuple[int, int], *ta
     assert start(project, config, *targets).wait() == 0
 
 
-@pytest.mark.xdist_group("finished")
 def test_a_run_ends_as_if_it_had_not_been_killed(project, finished):
     for path in (project / "results/tiny/training").glob("48x2*"):
         shutil.rmtree(path)

@@ -4,11 +4,10 @@ import json
 
 import numpy as np
 import pandas as pd
-import pytest
+import pyarrow.parquet as pq
 
+import gemstones
 from tests.conftest import snakemake
-
-pytestmark = pytest.mark.xdist_group("finished")
 
 
 def test_every_stage_has_its_files(finished):
@@ -48,6 +47,15 @@ def test_fits_have_converged_and_say_what_they_saw(finished):
     assert law["n_rows"] == 5 * 4
     assert law["n_runs"] == 5
     assert law["provenance"]["specification"]["selection"] == "all"
+
+
+def test_every_parquet_says_what_made_it(finished):
+    found = sorted((finished / "results/tiny").rglob("*.parquet"))
+    assert len(found) == 5
+    for path in found:
+        made_by = json.loads(pq.read_schema(path).metadata[b"gemstones"])
+        assert made_by["version"] == gemstones.__version__
+        assert made_by["specification"], path
 
 
 def test_the_report_holds_figures_and_tables(project):

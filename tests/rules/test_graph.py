@@ -45,10 +45,10 @@ def test_one_fit_needs_the_table_and_nothing_beside(fresh):
 
 
 def test_a_job_waits_for_the_one_before_it(fresh):
-    target = "results/mini/training/32x2-cooldown-405/steps/444.json"
+    target = "results/mini/training/32x1-cooldown-270/steps/296.json"
     jobs = dry_run(fresh, "config/config.yaml", (target,))
     assert [job.output[0].removeprefix("results/mini/training/") for job in jobs] == [
-        "data/manifest.json", "32x2/steps/225.json", "32x2/steps/450.json", "32x2-cooldown-405/steps/444.json",
+        "data/manifest.json", "32x1/steps/150.json", "32x1/steps/300.json", "32x1-cooldown-270/steps/296.json",
     ]  # fmt: skip
 
 
