@@ -24,6 +24,9 @@ config.update(study.model_dump(mode="json"))
 # For params, where <results> is not filled in.
 RESULTS = f"results/{study.study}"
 
+# The section `training` for its command line, as a resource: unlike params, resources rerun nothing.
+TRAINING_OPTIONS = " ".join(f"--{key.replace('_', '-')} {quote(value)}" for key, value in config["training"].items())
+
 # Where a figure stands in the report: under the stage whose tables it shows.
 FIGURE_CATEGORIES = {
     "shapes": "1 Suite",
@@ -64,11 +67,6 @@ def job_text(wildcards):
 
 def job_nodes(wildcards):
     return throughput(study, planned(wildcards).run)[0]
-
-
-def training_options(wildcards):
-    """The config's section `training` as a resource: unlike params, resources rerun nothing."""
-    return " ".join(f"--{key.replace('_', '-')} {quote(value)}" for key, value in config["training"].items())
 
 
 def jobs_before(wildcards):

@@ -31,15 +31,13 @@ rule train_main:
         "<results>/training/{run}/steps/{step}.json",
     log:
         "<results>/logs/training/{run}/{step}.log",
-    benchmark:
-        "<results>/benchmarks/training/{run}/{step}.tsv"
     wildcard_constraints:
         run=r"\d+x\d+",
     conda:
         "../../envs/training.yaml"
     resources:
         nodes=job_nodes,
-        options=training_options,
+        options=TRAINING_OPTIONS,
     params:
         job=job_text,
     shell:
