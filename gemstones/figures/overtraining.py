@@ -87,7 +87,7 @@ def _names(axes: Axes, models: pd.DataFrame) -> None:
 
 
 def _note(axes: Axes, best: pd.Series) -> None:
-    text = f"optimum: {best['tokens_per_param']:.3g}\ntokens per parameter"
+    text = f"optimum: {_digits(best['tokens_per_param'])}\ntokens per parameter"
     box = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1}
     axes.text(0.5, 0.93, text, transform=axes.transAxes, ha="center", va="top", fontsize=FONT, bbox=box)
 
@@ -102,3 +102,8 @@ def _factors(panels: np.ndarray, rows: pd.DataFrame) -> None:
         axes.xaxis.set_major_locator(FixedLocator([2.0**power for power in powers]))
         axes.xaxis.set_major_formatter(FixedFormatter([label if i % 2 == 0 else "" for i, label in enumerate(labels)]))
         axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _digits(value: float) -> str:
+    """Three digits, whole numbers above a hundred."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

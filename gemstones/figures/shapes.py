@@ -58,6 +58,8 @@ def draw_shapes(tables: Tables) -> Drawing:
     axes.autoscale_view()
     axes.set_xlabel("width")
     axes.set_ylabel("depth (layers)")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / (high / low) ** 0.08, high)  # room for the guides' labels below the shallowest shapes
     limits = axes.get_xlim(), axes.get_ylim()
     _guides(axes, tables)
     axes.set_xlim(limits[0])
