@@ -51,7 +51,7 @@ def train(
     job: Annotated[str, typer.Argument(metavar="JOB_JSON", help="What to train, as JSON or @file.")],
     parents: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[MANIFEST]...", help="Of jobs before this one; cooldowns need their parent's."),
+        typer.Argument(metavar="MANIFEST", help="Of jobs before this one; cooldowns need their parent's."),
     ] = None,
     *,
     data: Annotated[Path, typer.Option(help="Manifest of the token shards.")],
@@ -64,12 +64,12 @@ def train(
     """Make a run reach a step: trains what is missing, from the newest checkpoint, and does nothing if all is there.
 
     JOB_JSON has the run with all its numbers ("run"), runs that are trained first ("before"), and steps whose checkpoints
-    are wanted ("checkpoints"). Checkpoints and metrics of all runs are below <folder>.
+    are wanted ("checkpoints"); `snakemake -n -p` shows each job's. Checkpoints and metrics of all runs are below <folder>.
 
     \b
     Example:
       gemstones train @job.json --data results/mini/training/data/manifest.json \\
-        --until 225 --output results/mini/training/64x3/steps/225.json
+        --until 150 --output results/mini/training/64x4/steps/150.json
     """
     from gemstones.training import job as jobs
 

@@ -105,6 +105,7 @@ def slope_table(tables: Tables, curves: pd.DataFrame) -> pd.DataFrame:
                 "approach": fit.approach if fit else None,
                 "selection": fit.selection if fit else "published",
                 "param_count": fit.param_count if fit else "params",
+                "warnings": "; ".join(getattr(tables.laws.get(str(name)), "warnings", ())),
                 "slope": float(np.polyfit(x, y, 1)[0]),
                 **{f"params at {budget:.0e} FLOPs": value for budget, value in zip(budgets, at, strict=True)},
             }

@@ -12,7 +12,7 @@ from gemstones.suite.runs import segments, throughput
 shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 try:
-    study = load(config, ", ".join(map(str, workflow.configfiles)))
+    study = load(config, ", ".join(map(str, workflow.configfiles)) or "config")
     # Every planned training job by (run, last step); the DAG's training part is drawn from it.
     JOBS = {(segment.run.name, segment.stop): segment for segment in segments(study)}
 except UserError as error:
