@@ -6,15 +6,15 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gemstones.errors import UserError
+from gemstones.faults import choices, fault_lines
 
 Covariate = Literal["params", "tokens", "width", "depth"]
 ParamCount = Literal["params", "params_no_input_embedding", "params_no_embeddings"]
@@ -249,7 +249,7 @@ class Study(Config):
 
         def known(where: str, name: str, what: str, names: list[str]) -> None:
             if name not in names:
-                faults.append(f"{where}: unknown {what} '{name}'; {_choices(name, names)}")
+                faults.append(f"{where}: unknown {what} '{name}'; {choices(name, names)}")
 
         selections = list(self.selections)
         huber = [name for name, fit in self.fits.items() if fit.approach == 3]
@@ -313,7 +313,7 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
         check_selections(study.selections)
         check_runs(study)
     except ValidationError as error:
-        raise UserError("\n".join(f"{source}: {line}" for line in _lines(error))) from None
+        raise UserError("\n".join(f"{source}: {line}" for line in fault_lines(error, Study))) from None
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     return study
@@ -322,54 +322,6 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
 def json_schema() -> dict[str, Any]:
     """JSON schema of a study's config, for editors and for `workflow/schemas/config.schema.json`."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
-
-
-def _lines(error: ValidationError) -> list[str]:
-    lines = []
-    for fault in error.errors():
-        path = [str(part) for part in fault["loc"]]
-        if path[:1] == ["fits"] and len(path) > 2:
-            del path[2]  # the approach, which pydantic adds to the path, is no key of the file
-        message = fault["msg"].removeprefix("Value error, ")
-        if not path:
-            lines += message.split("\n")
-            continue
-        if fault["type"] == "extra_forbidden":
-            message = f"unknown key; {_choices(path[-1], _keys_beside(fault['loc']))}"
-        elif fault["type"] == "missing":
-            message = "this key is required"
-        elif fault["type"] == "literal_error":
-            message = f"unknown value {fault['input']!r}; choose one of {fault['ctx']['expected']}"
-        else:
-            message = f"{message} (given: {fault['input']!r})"
-        lines.append(f"{'.'.join(path)}: {message}")
-    return lines
-
-
-def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
-    """The keys that the section of an unknown key has."""
-    sections: list[type[BaseModel]] = [Study]
-    for part in location[:-1]:
-        inner = [section.model_fields[str(part)].annotation for section in sections if part in section.model_fields]
-        if inner:
-            sections = [section for annotation in inner for section in _sections_of(annotation)]
-        elif isinstance(part, int):  # the approach of a fit
-            sections = [section for section in sections if section.__name__ == f"Approach{part}"]
-        # Any other part is a name in a mapping, whose values have the section.
-    return [key for section in sections for key in section.model_fields]
-
-
-def _sections_of(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [section for inner in get_args(annotation) for section in _sections_of(inner)]
-
-
-def _choices(wrong: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(wrong, names, n=1)
-    if close:
-        return f"did you mean '{close[0]}'?"
-    return f"choose one of {', '.join(names)}" if names else "none is defined"
 
 
 if __name__ == "__main__":
