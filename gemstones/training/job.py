@@ -177,6 +177,12 @@ def _alone(home: Home) -> Iterator[None]:
         except BlockingIOError:
             log.warning("%s: another process is training this run; waiting for it", home.lock)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # some shared file systems are mounted without locks
+            log.warning(
+                "%s: cannot be locked (%s); nothing keeps another process off this run", home.lock, error.strerror
+            )
+        for left in home.checkpoints.glob(".*.tmp"):  # what a kill cut short
+            left.unlink()
         yield
 
 

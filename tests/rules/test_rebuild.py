@@ -36,17 +36,14 @@ def test_editing_one_fit_reruns_it_and_what_hangs_on_it(project):
     assert count(jobs) == {"law": 1, "prescription": 1, "overtraining": 1, "figure": 1}
 
 
-def test_editing_a_selection_reruns_its_fits(project):
+def test_editing_a_selection_reruns_its_fits_and_figures(project):
     edit(project / "config/tiny.yaml", "all: phase == 'main'", "all: phase == 'main' and step > 10")
-    jobs = count(dry_run(project))
+    planned = dry_run(project)
+    assert {job.wildcards["figure"] for job in planned if job.rule == "figure"} >= {"loss_curves", "rainbow"}
+    jobs = count(planned)
     assert jobs["law"] == 3
     assert jobs["overspend"] == 1
     assert not any(rule.startswith(("train", "data", "losses")) for rule in jobs)
-
-
-def test_editing_a_selection_redraws_what_shows_it(project):
-    edit(project / "config/tiny.yaml", "all: phase == 'main'", "all: phase == 'main' and step > 10")
-    assert {job.wildcards["figure"] for job in dry_run(project) if job.rule == "figure"} >= {"loss_curves", "rainbow"}
 
 
 def test_a_new_fit_redraws_the_figures_whose_colours_it_changes(project):

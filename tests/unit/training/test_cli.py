@@ -76,6 +76,14 @@ def test_two_processes_on_one_run_take_turns(shards: Path, tmp_path: Path) -> No
     assert record.read_text().count('"kind": "train"') == 150
 
 
+def test_what_a_kill_left_half_written_is_removed(shards: Path, tmp_path: Path) -> None:
+    subprocess.run(python(*command(tmp_path, shards)), check=True)
+    (folder,) = tmp_path.glob("32x1/checkpoints/*")
+    (folder / ".step-00000160.pt.abc.tmp").write_bytes(b"half")
+    subprocess.run(python(*command(tmp_path, shards)), check=True)
+    assert not list(folder.glob(".*"))
+
+
 def test_divergence_is_one_line_and_exit_status_1(shards: Path, tmp_path: Path) -> None:
     diverging = make_job(make_run(lr=1e30, warmup_tokens=64 * 10**28)).model_dump_json()
     result = CliRunner().invoke(app, command(tmp_path, shards, diverging, until=20))
