@@ -31,14 +31,9 @@ COOLDOWN_START = "wandb_dfs/wandb_df_for_fitting_cool_begin.jsonl"
 COOLDOWN_END = "wandb_dfs/wandb_df_for_fitting_cool_end.jsonl"
 HOFFMANN = "data/epoch_chinchilla_svg_extracted_data.csv"
 INDUSTRY = "data/our_val_loss_data.json"
-REGISTRY = {
-    MAIN: "c7a56e023c2cee6be296defc284126778c62387023a6e0c01e57599999591f5d",
-    LR_ABLATION: "10f606c27a52b31a8c97a8fe50ff265fdea795869b9a35804a7b1cad2fa233c2",
-    COOLDOWN_START: "0e9991b2e0f694f7e01b4c49debd28b5075c1aff993344f753ebca96341b9510",
-    COOLDOWN_END: "bdf01b6b21bafc414218124a6f9e195cee07f3d69ceacbfae2fcf069d34f4e61",
-    HOFFMANN: "193478df4e90f040016431996c45682659306840ecdadf83cfb9cd5ca0aa1b30",
-    INDUSTRY: "6d3f5d014c895d4e8eeede2a9431c4fe53c428104cc4250e4fedd53394f8e204",
-}
+# SHA-256 of every file that is used, as `sha256sum` writes and checks them.
+HASHES = Path(__file__).with_name("released.sha256")
+REGISTRY = {name: digest for digest, name in map(str.split, HASHES.read_text().splitlines())}
 # The folder that holds the authors' files already, laid out as upstream, for work without a network.
 DATA_FOLDER = "GEMSTONES_DATA"
 # Steps of the main runs from which the authors' cooldowns branched, 10B tokens apart, and their relative length.
