@@ -60,7 +60,7 @@ rule all:
     input:
         "<results>/suite/shapes.csv",
         "<results>/losses/losses.parquet",
-        expand("<results>/laws/{fit}.json", fit=study.fits),
+        law_files,
         prescription_files,
         expand("<results>/figures/{figure}.png", figure=study.figures),
 
@@ -72,9 +72,9 @@ rule train:
 
 
 rule laws:
-    """All fits."""
+    """All fits, beside the published ones where there are any."""
     input:
-        expand("<results>/laws/{fit}.json", fit=study.fits),
+        law_files,
 
 
 rule prescribe:

@@ -1,137 +1,165 @@
-"""The authors' published fits, from the rows that they published."""
-
-import json
-import os
-from pathlib import Path
+"""Every fit of the released study: converged, and beside the one that the authors published."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from scipy.special import huber
 
-from gemstones.laws import PowerLaw, fit_huber, fit_hull
-from gemstones.suite import counting
+from gemstones import laws
+from gemstones.laws.published import PRINTED, PublishedLaw, compare, published_laws
+from gemstones.losses.released import REGISTRY, released_losses
+from gemstones.losses.selections import select
+from tests.conftest import config_of
 
-KINDS = {
-    "parameters": ("params", "tokens"),
-    "width_depth": ("width", "depth", "tokens"),
-    "width_depth_parameters": ("width", "depth", "params", "tokens"),
+LAWS = [name for name, fit in config_of("released")["fits"].items() if fit["approach"] == 3]
+NEVER_PUBLISHED = {
+    "approach_3_chinchilla_reduced_lr_ablation",
+    "approach_3_chinchilla_reduced_lr_ablation_delta_3",
+    "approach_3_hot_width_depth_delta_3",
+    "approach_3_over_120b_width_depth_delta_3",
 }
-SUBSETS = [
-    "cool_begin", "cool_begin_no_embeds", "cool_end", "cool_end_no_embeds", "hot", "hot_100b+", "hot_100b+_512x",
-    "hot_100b+_no_embeds", "hot_120b+_only", "hot_120b+_only_no_embeds", "hot_no_embeds",
-    "hot_sampled_like_chinchilla", "lr_ablation_hot", "lr_ablation_hot_no_embeds",
-    "lr_ablation_hot_sampled_like_chinchilla", "slim_chinchilla",
-]  # fmt: skip
-LAWS = [
-    *[("parameters", subset) for subset in SUBSETS],
-    ("width_depth", "hot_100b+"),
-    *[("width_depth_parameters", subset) for subset in ("cool_end", "hot_100b+", "lr_ablation_hot")],
-]
-# Published for delta = 1e-4 only.
-LAWS_DELTA_4 = [*LAWS, ("width_depth_parameters", "hot"), ("width_depth_parameters", "hot_120b+_only")]
-HULLS = {
-    "": ("hot_477", 21),
-    "_100b+": ("hot_100b+_477", 28),
-    "_120b+_only": ("hot_120b+_only_477", 14),
-    "_lr_ablation": ("lr_ablation_hot_477", 17),
-    "_cooldown": ("cool_end", 12),
-}
+HULL_SIZES = {"hot": 21, "all": 28, "over_120b": 14, "lr_ablation": 17, "cooldown": 12}
 
 
-def rows(folder: Path, subset: str) -> pd.DataFrame:
-    table = pd.read_json(folder / f"wandb_dfs/wandb_df_for_fitting_{subset}.jsonl", lines=True).rename(
-        columns={"params_active_precise": "params", "final_loss": "loss", "run_name": "run", "FLOPs": "flops"}
-    )
-    if "width" not in table:  # points of Hoffmann et al. have neither shape nor tokens
-        return table.assign(tokens=table["flops"] / (6 * table["params"]))
-    embedding = 50_304 * table["width"]
-    return table.assign(
-        params_no_input_embedding=table["params"] - embedding,
-        params_no_embeddings=table["params"] - 2 * embedding,
-        flops=counting.flops_per_token(table["width"], table["depth"]) * table["tokens"],
-    )
+@pytest.fixture(scope="session")
+def downloads(released_folder, tmp_path_factory):
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="session")
+def losses(released, downloads):
+    return released_losses(released, downloads)
+
+
+@pytest.fixture(scope="session")
+def rows(released, losses):
+    """Rows of a fit, by the fit's name."""
+
+    def rows_of(name):
+        selection = released.fits[name].selection
+        return select(losses, released.selections[selection], selection)
+
+    return rows_of
+
+
+@pytest.fixture(scope="session")
+def fits(released, rows):
+    return {name: laws.fit(spec, rows(name)) for name, spec in released.fits.items()}
+
+
+@pytest.fixture(scope="session")
+def published(released, downloads):
+    return published_laws(released, downloads)
+
+
+@pytest.fixture(scope="session")
+def table(released, losses, fits, published):
+    return compare(released, losses, fits, published).set_index("fit", drop=False)
+
+
+def test_every_published_file_is_beside_a_fit(released_folder, released, published):
+    files = {str(path.relative_to(released_folder)) for path in released_folder.glob("parameters*/*")}
+    assert files == {name for name in REGISTRY if name.startswith("parameters")}
+    laws_of_theirs = [fit for fit in published.values() if isinstance(fit, PublishedLaw)]
+    lines_of_theirs = [line for fit in published.values() if fit not in laws_of_theirs for line in fit.lines]
+    assert (len(laws_of_theirs), len(lines_of_theirs)) == (22 + 20, 24)
+    missing = set(released.fits) - set(published)
+    assert {name for name in missing if not name.endswith("gpu_hours")} == NEVER_PUBLISHED
+
+
+def test_a_fit_with_other_settings_has_no_counterpart(released, downloads):
+    spec = released.fits["approach_3_all_width_depth"]
+    fits = {
+        "same": spec.model_copy(update={"covariates": spec.covariates[::-1]}),
+        "other_delta": spec.model_copy(update={"huber_delta": 1e-5}),
+        "other_count": spec.model_copy(update={"param_count": "params_no_embeddings"}),
+        "other_rows": spec.model_copy(update={"selection": "all_dense"}),
+    }
+    assert list(published_laws(released.model_copy(update={"fits": fits}), downloads)) == ["same"]
+
+
+def test_published_laws_have_their_stored_objective_on_the_authors_rows(published, rows, table):
+    stored = table[table["objective_stored"].notna()]
+    other_rows = stored[stored["note"].notna()]
+    assert set(other_rows["fit"].str.removesuffix("_delta_3")) == {
+        "approach_3_chinchilla_like", "approach_3_chinchilla_like_lr_ablation",
+    }  # fmt: skip
+    equal = stored.drop(other_rows.index)
+    assert equal["objective_published"].to_numpy() == pytest.approx(equal["objective_stored"].to_numpy(), abs=PRINTED)
+    for name in other_rows.index:
+        rounded = rows(name).assign(tokens=lambda table: table["tokens"].round(-9))
+        residuals = np.log(rounded["loss"]) - np.log(published[name].law.predict(rounded))
+        size, delta = residuals.abs(), table.loc[name, "huber_delta"]
+        objective = np.where(size <= delta, size**2 / 2, delta * (size - delta / 2)).sum()
+        assert objective == pytest.approx(published[name].objective, abs=PRINTED)
+
+
+def test_other_rows_under_the_same_name_are_told(released, losses, fits, published):
+    name = "approach_3_all"
+    study = released.model_copy(update={"selections": {**released.selections, "all": released.selections["hot"]}})
+    row = compare(study, losses, {name: fits[name]}, published).iloc[0]
+    assert row["note"] == "the authors fitted other rows"
+
+
+def test_no_published_law_is_better(table):
+    excess = table["excess_objective"].dropna()
+    assert len(excess) == 42
+    assert (excess >= 0).all()
+
+
+def test_published_laws_lie_above_the_minimum_as_documented(table):
+    """docs/differences.md"""
+    excess = table["excess_objective"].dropna()
+    wider = excess.index.str.endswith("_delta_3")
+    assert [(excess[~wider] > limit).sum() for limit in (1e-6, 1e-3)] == [20, 8]
+    assert [(excess[wider] > limit).sum() for limit in (1e-6, 1e-3)] == [7, 1]
+    worst = (100 * excess.nlargest(6)).round(2).to_dict()
+    assert worst == {
+        "approach_3_width_512": 28.44,
+        "approach_3_chinchilla_reduced": 2.77,
+        "approach_3_lr_ablation_width_depth": 0.98,
+        "approach_3_cooldown_end_width_depth": 0.90,
+        "approach_3_width_512_delta_3": 0.84,
+        "approach_3_cooldown_end": 0.57,
+    }
 
 
 @pytest.mark.parametrize(
-    ("exponent", "kind", "subset"),
-    [*[(4, *law) for law in LAWS_DELTA_4], *[(3, *law) for law in LAWS]],
-)
-def test_converged_fits_are_at_least_as_good_as_published(released_folder, exponent, kind, subset):
-    delta = 10.0**-exponent
-    path = released_folder / f"parameters_delta-{exponent}/approach_3_{kind}_grid_search_0_{subset}.json"
-    stored = {name: value["0"] for name, value in json.loads(path.read_text()).items()}
-    count = "params_no_input_embedding" if subset.endswith("_no_embeds") else "params"
-    table = rows(released_folder, subset.removesuffix("_no_embeds"))
-    published = PowerLaw(
-        KINDS[kind],
-        tuple(stored["exponents"]),
-        tuple(stored["coefficients"]),
-        np.exp(stored["irreducible_error"]),  # they store log E
-        count,
-    )
-
-    def objective(law: PowerLaw) -> float:
-        return float(huber(delta, np.log(table["loss"]) - np.log(law.predict(table))).sum())
-
-    assert objective(published) == pytest.approx(stored["loss"], abs=2e-10)
-    fit = fit_huber(table, KINDS[kind], count, delta)
-    assert fit.objective <= objective(published)
-    assert fit.objective == pytest.approx(objective(fit.law), rel=1e-9)
-    assert fit.gradient_norm < 1e-7
-    assert fit.share_of_starts_at_optimum == 1
-    not_identified = any("irreducible loss is not identified" in warning for warning in fit.warnings)
-    assert not_identified == (kind == "width_depth")
-
-
-@pytest.mark.parametrize(
-    ("subset", "kind", "objective", "slope"),
+    ("name", "objective", "slope"),
     [
-        ("hot_100b+", "parameters", 6.923289e-4, None),
-        ("cool_end", "parameters", 2.047791e-4, 0.6609),
-        ("hot_100b+", "width_depth_parameters", 2.948053e-4, None),
+        ("approach_3_all", 6.923289e-4, None),
+        ("approach_3_cooldown_end", 2.047791e-4, 0.6609),
+        ("approach_3_all_width_depth", 2.948053e-4, None),
     ],
 )
-def test_known_minima(released_folder, subset, kind, objective, slope):
-    fit = fit_huber(rows(released_folder, subset), KINDS[kind])
-    assert fit.objective == pytest.approx(objective, rel=3e-7)
+def test_known_minima(table, name, objective, slope):
+    assert table.loc[name, "objective_converged"] == pytest.approx(objective, rel=3e-7)
     if slope:
-        assert fit.law.slope == pytest.approx(slope, abs=5e-5)
+        assert table.loc[name, "slope_converged"] == pytest.approx(slope, abs=5e-5)
 
 
-@pytest.mark.parametrize(("subset", "kind"), [("hot", "parameters"), ("hot_100b+", "width_depth_parameters")])
-@pytest.mark.parametrize("delta", [1e-5, 1e-4, 1e-1])
-def test_other_starts_reach_the_same_minimum(released_folder, subset, kind, delta):
-    table = rows(released_folder, subset)
-    objectives = [fit_huber(table, KINDS[kind], huber_delta=delta, seed=seed).objective for seed in range(3)]
-    assert objectives == pytest.approx([min(objectives)] * 3, rel=1e-9)
+@pytest.mark.parametrize("name", LAWS)
+def test_every_law_is_at_its_minimum(released, rows, fits, name):
+    fit = fits[name]
+    assert fit.converged
+    assert fit.gradient_norm < 1e-7
+    assert fit.share_of_starts_at_optimum == 1
+    assert laws.fit(released.fits[name], rows(name), seed=1).objective == pytest.approx(fit.objective, rel=1e-9)
+    not_identified = any("irreducible loss is not identified" in warning for warning in fit.warnings)
+    assert not_identified == ("width_depth_tokens" in name)
 
 
-@pytest.mark.parametrize("suffix", HULLS)
-@pytest.mark.parametrize(("count", "marker"), [("params", ""), ("params_no_embeddings", "_no_embeds")])
-def test_hulls_and_lines_are_the_published_ones(released_folder, suffix, count, marker):
-    subset, size = HULLS[suffix]
-    fit = fit_hull(rows(released_folder, subset), param_count=count)
-    assert fit.hull_size == size
-    compared = 0
-    for name, line in fit.lines.items():
-        path = released_folder / f"parameters/approach_1_linear_regression_{name}{suffix}{marker}.json"
-        if path.exists():  # tokens per parameter: not for every variant
-            stored = json.loads(path.read_text())
-            assert line.slope == pytest.approx(stored["coef"][0], abs=1e-9)
-            assert line.intercept == pytest.approx(stored["intercept"], abs=1e-9)
-            compared += 1
-    assert compared >= 2
+@pytest.mark.parametrize(
+    ("name", "delta"), [("approach_3_hot", 1e-5), ("approach_3_hot", 1e-1), ("approach_3_all_width_depth", 1e-5)]
+)
+def test_other_deltas_have_one_minimum_too(released, rows, name, delta):
+    spec = released.fits[name].model_copy(update={"huber_delta": delta})
+    objectives = [laws.fit(spec, rows(name), seed).objective for seed in range(2)]
+    assert objectives[0] == pytest.approx(objectives[1], rel=1e-9)
 
 
-def test_known_lines(released_folder):
-    lines = fit_hull(rows(released_folder, "hot_477")).lines
-    assert (lines["params"].slope, lines["params"].intercept) == pytest.approx((0.4993802, -2.8451077), abs=5e-8)
-    assert (lines["tokens"].slope, lines["tokens"].intercept) == pytest.approx((0.48099, 1.89632), abs=5e-6)
-
-
-def test_every_published_fit_is_compared(released_folder):
-    counts = [
-        len(os.listdir(released_folder / name)) for name in ("parameters", "parameters_delta-4", "parameters_delta-3")
-    ]
-    assert counts == [24, len(LAWS_DELTA_4), len(LAWS)]
+def test_lines_are_the_published_ones(table, fits):
+    lines = table[(table["approach"] == 1) & ~table["fit"].str.endswith("gpu_hours")]
+    assert len(lines) == 10
+    assert lines["largest_line_difference"].max() < 1e-9
+    for selection, size in HULL_SIZES.items():
+        for count in ("", "_no_embeddings"):
+            assert fits[f"approach_1_{selection}{count}"].hull_size == size

@@ -33,8 +33,9 @@ def test_mini_trains_and_released_does_not(fresh, mini):
     assert jobs["train_main"] == 2 * 15
     assert jobs["train_lr_ablation"] == 2 * len(mini.runs.lr_ablation.shapes)
     assert jobs["train_cooldown"] == len(mini.runs.cooldown.shapes)
+    assert not jobs["published_laws"]
     released = count(dry_run(fresh, "config/released.yaml"))
-    assert released["released_losses"] == 1
+    assert released["released_losses"] == released["published_laws"] == 1
     assert not any(rule.startswith("train") for rule in released)
 
 

@@ -24,6 +24,10 @@ config.update(study.model_dump(mode="json"))
 # For params, where <results> is not filled in.
 RESULTS = f"results/{study.study}"
 
+# The authors' files: where downloads are kept, and their SHA-256.
+DOWNLOADS = f"{RESULTS}/losses/downloads"
+RELEASED_HASHES = "gemstones/losses/released.sha256"
+
 # The section `training` for its command line, as a resource: unlike params, resources rerun nothing.
 TRAINING_OPTIONS = " ".join(f"--{key.replace('_', '-')} {quote(value)}" for key, value in config["training"].items())
 
@@ -80,6 +84,12 @@ def manifests(jobs):
 def last_manifests(wildcards):
     """The manifest of every run's last job."""
     return manifests({run: (run, stop) for run, stop in JOBS}.values())
+
+
+def law_files(wildcards):
+    """Every fit, and the table of published ones where the rows are the authors'."""
+    published = ["<results>/laws/published.csv"] if "released" in study.losses.sources else []
+    return expand("<results>/laws/{fit}.json", fit=study.fits) + published
 
 
 def prescription_files(wildcards):

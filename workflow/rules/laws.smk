@@ -1,6 +1,6 @@
 """Laws: every fit of the config.
 
-losses/losses.parquet → laws/<fit>.json
+losses/losses.parquet → laws/<fit>.json; with the authors' published fits → laws/published.{csv,html}
 """
 
 
@@ -24,3 +24,35 @@ rule law:
         seed=config["seed"],
     script:
         "../../scripts/law.py"
+
+
+rule published_laws:
+    """Every fit beside its published counterpart, downloaded or taken from the folder that GEMSTONES_DATA names."""
+    input:
+        losses="<results>/losses/losses.parquet",
+        laws=expand("<results>/laws/{fit}.json", fit=study.fits),
+        code=[
+            *modules(
+                *(f"laws/{name}" for name in ("__init__", "fit", "hull", "power_law", "published")),
+                *(f"losses/{name}" for name in ("released", "selections")),
+                "figures/output",
+            ),
+            RELEASED_HASHES,
+        ],
+    output:
+        csv="<results>/laws/published.csv",
+        html=report(
+            "<results>/laws/published.html",
+            caption="../report/published_laws.rst",
+            category="3 Laws",
+            labels={"figure": "published_laws", "shown as": "table"},
+        ),
+    log:
+        "<results>/logs/laws/published_laws.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        config=sections("selections", "fits"),
+        downloads=DOWNLOADS,
+    script:
+        "../../scripts/published_laws.py"

@@ -28,10 +28,13 @@ rule trained_losses:
 rule released_losses:
     """The losses that the authors released, downloaded or taken from the folder that GEMSTONES_DATA names."""
     input:
-        code=modules(
-            *(f"losses/{name}" for name in ("released", "table", "columns")),
-            *(f"suite/{name}" for name in ("counting", "recipe", "shapes")),
-        ),
+        code=[
+            *modules(
+                *(f"losses/{name}" for name in ("released", "table", "columns")),
+                *(f"suite/{name}" for name in ("counting", "recipe", "shapes")),
+            ),
+            RELEASED_HASHES,
+        ],
     output:
         losses="<results>/losses/released.parquet",
         industry="<results>/losses/industry.csv",
@@ -41,7 +44,7 @@ rule released_losses:
         "../../envs/analysis.yaml"
     params:
         config=sections("suite", "recipe", "plan"),
-        downloads=f"{RESULTS}/losses/downloads",
+        downloads=DOWNLOADS,
     script:
         "../../scripts/released_losses.py"
 
