@@ -7,11 +7,22 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from gemstones.errors import UserError
 from gemstones.faults import choices, fault_lines
@@ -51,6 +62,13 @@ RowName = Annotated[str, AfterValidator(_row_name)]
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+# JSON has no infinity: null, there and in the config, stands for a delta that no residual reaches.
+HuberDelta = Annotated[
+    float,
+    BeforeValidator(lambda delta: math.inf if delta is None else delta, json_schema_input_type=float | None),
+    Field(gt=0),
+    PlainSerializer(lambda delta: delta if math.isfinite(delta) else None, return_type=float | None),
+]
 
 
 class Config(BaseModel):
@@ -186,7 +204,9 @@ class Approach3(Config):
     selection: str
     covariates: tuple[Covariate, ...] = ("params", "tokens")
     param_count: ParamCount = "params"
-    huber_delta: Positive = 1e-4
+    huber_delta: HuberDelta = Field(default=1e-4, description="in nats of log loss; null for least squares")
+    weights: str | None = Field(default=None, description="column that weights the rows")
+    overestimate_penalty: Positive = Field(default=1.0, description="weight of rows whose loss is overestimated")
 
     @field_validator("covariates")
     @classmethod

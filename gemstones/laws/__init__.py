@@ -46,7 +46,8 @@ def fit(spec: Approach1 | Approach3, rows: pd.DataFrame, seed: int = 0) -> Huber
     """
     if spec.approach == 1:
         return fit_hull(rows, spec.resource, spec.param_count, spec.selection)
-    return fit_huber(rows, spec.covariates, spec.param_count, spec.huber_delta, seed, spec.selection)
+    options = spec.model_dump(exclude={"approach"})
+    return fit_huber(rows, seed=seed, **options)
 
 
 def read(path: str | Path) -> HuberFit | HullFit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from gemstones import __version__
 from gemstones.errors import UserError
-from gemstones.laws.minimize import EXPONENT_BOUNDS, Problem, minimize
+from gemstones.laws.minimize import EXPONENT_BOUNDS, Minima, Problem, exponents, from_exponents, minimize
 from gemstones.laws.power_law import PowerLaw, check_covariates, covariate_columns, positive_columns
-from gemstones.laws.rows import in_canonical_order, number_of_runs, rows_sha256
+from gemstones.laws.rows import Rows, read_rows, rows_sha256
 from gemstones.laws.starts import screened_starts
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Array = NDArray[np.float64]
 
 STARTS = 8
 # Two starts ended at the same minimum if their objectives differ by less, relatively.
@@ -26,6 +29,10 @@ SAME_MINIMUM = 1e-9
 CONVERGED_GRADIENT = 1e-6
 # Centred log covariates with a smaller ratio of singular values are called collinear.
 COLLINEAR = 1e-6
+# A term A/x^alpha and the constant E cannot be told apart from fewer distinct values of x.
+DISTINCT_VALUES = 3
+# Least squares has no delta to measure gradients by: residuals this small, in log loss, are called perfect.
+PERFECT = 1e-8
 
 
 @dataclass(frozen=True)
@@ -35,17 +42,24 @@ class HuberFit:
     Attributes
     ----------
     law : the fitted law.
-    huber_delta : delta of the Huber loss, in nats of log loss.
-    objective : plain sum over rows of `scipy.special.huber(huber_delta, log L_observed − log L_predicted)`.
-    n_rows, n_runs : rows, and distinct runs among them (None where rows name no run).
+    huber_delta : delta of the Huber loss, in nats of log loss; infinite for least squares of log losses.
+    objective : sum over rows of `scipy.special.huber(huber_delta, log L_observed − log L_predicted)`, weighted if asked for.
+    n_rows, n_runs : rows, and runs among them (None where rows name no run); a cooldown counts with its main run.
     gradient_norm : norm of the objective's gradient in exponents, log coefficients of centred covariates and E, over
-        n_rows · huber_delta; parameters held at a bound are left out.
+        n_rows · huber_delta (least squares: over n_rows · the residuals' root mean square); parameters held at a bound are
+        left out.
     converged : whether `gradient_norm` is negligible.
+    lowest_curvature : smallest eigenvalue of the Hessian in (A_j, alpha_j·A_j, E) of centred covariates, scaled to a unit
+        diagonal; positive at a minimum, and small where it lies in a flat valley.
     starts, share_of_starts_at_optimum : starting points, and the share of them whose way ended at this minimum.
     min_flops, max_flops : range of training FLOPs of the rows (None where unknown); beyond it, a law extrapolates.
     selection : name of the selection the rows come from.
+    weights : column that weighted the rows; None for equal weights.
+    overestimate_penalty : weight of rows whose loss the law overestimates, relative to the others.
     warnings : what the data do not identify, one sentence each.
     provenance : package version, SHA-256 of the rows used, seed, specification.
+    evidence : what was found out about the fit afterwards: `ranges` (:mod:`~gemstones.laws.certificate`), `intervals`
+        (:mod:`~gemstones.laws.uncertainty`), `held_out` (:mod:`~gemstones.laws.holdout`).
     """
 
     law: PowerLaw
@@ -55,40 +69,37 @@ class HuberFit:
     n_runs: int | None
     gradient_norm: float
     converged: bool
+    lowest_curvature: float
     starts: int
     share_of_starts_at_optimum: float
     min_flops: float | None = None
     max_flops: float | None = None
     selection: str | None = None
+    weights: str | None = None
+    overestimate_penalty: float = 1.0
     warnings: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
-    def predict(self, table: pd.DataFrame | Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+    def predict(self, table: pd.DataFrame | Mapping[str, ArrayLike]) -> Array:
         """Loss in nats per token; see :meth:`PowerLaw.predict`."""
         return self.law.predict(table)
 
     def to_json(self) -> dict[str, Any]:
-        """The fit as plain data; lists are in the order of `covariates`."""
+        """The fit as plain data; lists are in the order of `covariates`, and a null delta means least squares."""
         slope = {} if self.law.slope is None else {"slope": self.law.slope}
         return {
             "selection": self.selection,
             "covariates": list(self.law.covariates),
             "param_count": self.law.param_count,
-            "huber_delta": self.huber_delta,
+            "huber_delta": self.huber_delta if math.isfinite(self.huber_delta) else None,
             "exponents": list(self.law.exponents),
             "log_coefficients": list(self.law.log_coefficients),
             "irreducible_loss": self.law.irreducible_loss,
             **slope,
-            "objective": self.objective,
-            "n_rows": self.n_rows,
-            "n_runs": self.n_runs,
-            "gradient_norm": self.gradient_norm,
-            "converged": self.converged,
-            "starts": self.starts,
-            "share_of_starts_at_optimum": self.share_of_starts_at_optimum,
-            "min_flops": self.min_flops,
-            "max_flops": self.max_flops,
+            **{key: getattr(self, key) for key in SAME_IN_JSON},
             "warnings": list(self.warnings),
+            **self.evidence,
             "provenance": dict(self.provenance),
         }
 
@@ -102,11 +113,23 @@ class HuberFit:
             data["irreducible_loss"],
             data["param_count"],
         )
-        same = (
-            "huber_delta", "objective", "n_rows", "n_runs", "gradient_norm", "converged", "starts",
-            "share_of_starts_at_optimum", "min_flops", "max_flops", "selection", "provenance",
-        )  # fmt: skip
-        return cls(law=law, warnings=tuple(data["warnings"]), **{key: data[key] for key in same})
+        delta = data["huber_delta"]
+        return cls(
+            law=law,
+            huber_delta=math.inf if delta is None else delta,
+            selection=data["selection"],
+            warnings=tuple(data["warnings"]),
+            provenance=data["provenance"],
+            evidence={key: data[key] for key in EVIDENCE if key in data},
+            **{key: data[key] for key in SAME_IN_JSON},
+        )
+
+
+SAME_IN_JSON = (
+    "objective", "n_rows", "n_runs", "gradient_norm", "converged", "lowest_curvature", "starts",
+    "share_of_starts_at_optimum", "min_flops", "max_flops", "weights", "overestimate_penalty",
+)  # fmt: skip
+EVIDENCE = ("ranges", "intervals", "held_out")
 
 
 def fit_huber(
@@ -116,6 +139,8 @@ def fit_huber(
     huber_delta: float = 1e-4,
     seed: int = 0,
     selection: str | None = None,
+    weights: str | None = None,
+    overestimate_penalty: float = 1.0,
 ) -> HuberFit:
     """Fit L = E + sum of A_j / x_j^alpha_j by minimising the sum of Huber losses of log residuals.
 
@@ -128,9 +153,11 @@ def fit_huber(
     table : rows of the losses table; reads `loss`, the covariates' columns and, where present, `run` and `flops`.
     covariates : roles among params, tokens, width, depth; Eq. 1 of the paper is (params, tokens).
     param_count : column that stands for the role params.
-    huber_delta : residual (in log loss) beyond which a row pulls with constant force.
+    huber_delta : residual (in log loss) beyond which a row pulls with constant force; infinite for least squares.
     seed : which of the best 160 grid points become starts.
     selection : name of the rows, for messages and the result.
+    weights : column of weights of the rows.
+    overestimate_penalty : factor on rows whose loss the law overestimates; above 1, the law leans to the lowest losses.
 
     Raises
     ------
@@ -138,87 +165,119 @@ def fit_huber(
         Fewer rows than parameters, a missing column, a value without a logarithm, a constant covariate, equal losses.
     """
     covariates = tuple(covariates)
-    check_covariates(covariates)
-    if not (np.isfinite(huber_delta) and huber_delta > 0):
-        raise UserError(f"huber_delta is {huber_delta}; wanted: a finite number greater than 0")
     source = f"selection '{selection}'" if selection else "fit"
-    columns = covariate_columns(covariates, param_count)
-    values = positive_columns(table, (*columns, "loss"), source)
-    _check_identifiable(values, columns, source)
-    # One canonical order of rows, so that sums, and with them the fit, do not depend on the table's order.
-    values = in_canonical_order(values)
-    x, loss = values[:, :-1], values[:, -1]
-
-    log_x = np.log(x)
-    centre = log_x.mean(0)
-    problem = Problem(log_x - centre, np.log(loss))
-    starts = screened_starts(problem.u, loss, STARTS, np.random.default_rng(seed))
+    columns = columns_of(covariates, param_count)
+    for name, value in (("huber_delta", huber_delta), ("overestimate_penalty", overestimate_penalty)):
+        if not value > 0 or (name != "huber_delta" and not math.isfinite(value)):
+            raise UserError(f"{name} is {value}; wanted: a number greater than 0")
+    rows = read_rows(table, columns, source, weights)
+    _check_identifiable(rows.values, columns, source)
+    problem, centre = problem_of(rows, overestimate_penalty)
+    starts = screened_starts(problem, STARTS, np.random.default_rng(seed))
     minima = minimize(starts, problem, huber_delta)
     best = int(np.argmin(minima.objective))
-    lowest = float(minima.objective[best])
-    k = len(covariates)
-    theta = minima.theta[best]
-    # Back from centred to plain logs: c_j − alpha_j·(log x_j − m_j).
-    log_coefficients = theta[k : 2 * k] + theta[:k] * centre
-    law = PowerLaw(
-        covariates, tuple(theta[:k].tolist()), tuple(log_coefficients.tolist()), float(theta[2 * k]), param_count
-    )
-    gradient_norm = float(np.linalg.norm(minima.gradient[best])) / (len(loss) * huber_delta)
-    converged = gradient_norm <= CONVERGED_GRADIENT
+    law = law_at(minima.phi[best], centre, covariates, param_count)
+    scale = huber_delta
+    if math.isinf(scale):
+        scale = max(math.sqrt(2 * float(minima.objective[best]) / len(rows.values)), PERFECT)
+    gradient_norm = float(np.linalg.norm(minima.gradient[best])) / (len(rows.values) * scale)
     flops = positive_columns(table, ("flops",), source)[:, 0] if "flops" in table else None
     return HuberFit(
         law=law,
         huber_delta=float(huber_delta),
-        objective=lowest,
-        n_rows=len(loss),
-        n_runs=number_of_runs(table),
+        objective=float(minima.objective[best]),
+        n_rows=len(rows.values),
+        n_runs=rows.n_runs,
         gradient_norm=gradient_norm,
-        converged=converged,
+        converged=gradient_norm <= CONVERGED_GRADIENT,
+        lowest_curvature=float(minima.lowest_curvature[best]),
         starts=len(starts),
-        # Objectives of perfect data are rounding errors, hence the absolute term.
-        share_of_starts_at_optimum=float(
-            np.mean(minima.objective <= lowest * (1 + SAME_MINIMUM) + len(loss) * np.finfo(float).eps ** 2)
-        ),
+        share_of_starts_at_optimum=float(np.mean(_at_minimum(minima, best, len(rows.values)))),
         min_flops=None if flops is None else float(flops.min()),
         max_flops=None if flops is None else float(flops.max()),
         selection=selection,
-        warnings=_warnings(law, problem, converged),
+        weights=weights,
+        overestimate_penalty=float(overestimate_penalty),
+        warnings=_warnings(law, rows, problem, gradient_norm <= CONVERGED_GRADIENT),
         provenance={
             "gemstones": __version__,
-            "rows_sha256": rows_sha256(values, (*columns, "loss")),
+            "rows_sha256": rows_sha256(rows.values, columns),
             "seed": seed,
             "specification": {
                 "approach": 3,
                 "selection": selection,
                 "covariates": list(covariates),
                 "param_count": param_count,
-                "huber_delta": float(huber_delta),
+                "huber_delta": float(huber_delta) if math.isfinite(huber_delta) else None,
+                "weights": weights,
+                "overestimate_penalty": float(overestimate_penalty),
             },
         },
     )
 
 
-def _check_identifiable(values: NDArray[np.float64], columns: Sequence[str], source: str) -> None:
-    n, parameters = len(values), 2 * len(columns) + 1
+def columns_of(covariates: Sequence[str], param_count: str) -> tuple[str, ...]:
+    """Columns that a fit reads: the covariates', then the loss. Raises UserError for an unknown covariate."""
+    check_covariates(covariates)
+    return (*covariate_columns(covariates, param_count), "loss")
+
+
+def problem_of(rows: Rows, overestimate_penalty: float = 1.0) -> tuple[Problem, Array]:
+    """What is minimised for the rows, and the means (k,) of the log covariates, at which they are centred."""
+    log_x = np.log(rows.values[:, :-1])
+    centre = log_x.mean(0)
+    u = np.ascontiguousarray((log_x - centre).T)
+    return Problem(u, np.log(rows.values[:, -1]), rows.weights, overestimate_penalty), centre
+
+
+def law_at(phi: Array, centre: Array, covariates: tuple[str, ...], param_count: str) -> PowerLaw:
+    """The law of one phi (2k+1,) of :mod:`gemstones.laws.minimize`."""
+    k, alpha = len(covariates), exponents(phi)
+    # Back from centred to plain logs: log A_j − alpha_j·(log x_j − m_j).
+    log_coefficients = np.log(phi[:k]) + alpha * centre
+    return PowerLaw(covariates, tuple(alpha.tolist()), tuple(log_coefficients.tolist()), float(phi[2 * k]), param_count)
+
+
+def phi_of(law: PowerLaw, centre: Array) -> Array:
+    """Inverse of :func:`law_at`: phi (1, 2k+1)."""
+    alpha = np.array([law.exponents])
+    return from_exponents(alpha, np.array([law.log_coefficients]) - alpha * centre, np.array([law.irreducible_loss]))
+
+
+def _at_minimum(minima: Minima, best: int, n: int) -> NDArray[np.bool_]:
+    # Objectives of perfect data are rounding errors, hence the absolute term.
+    highest = minima.objective[best] * (1 + SAME_MINIMUM) + n * np.finfo(float).eps ** 2
+    return np.asarray(minima.objective <= highest)
+
+
+def _check_identifiable(values: Array, columns: Sequence[str], source: str) -> None:
+    n, parameters = len(values), 2 * len(columns) - 1
     if n < parameters:
         raise UserError(
             f"{source}: {n} rows for a law with {parameters} parameters; wanted: at least {parameters} rows"
         )
-    for name, column in zip((*columns, "loss"), values.T, strict=True):
+    for name, column in zip(columns, values.T, strict=True):
         if np.ptp(column) == 0:
             raise UserError(f"{source}: column '{name}' is {column[0]:g} in every row; a law needs it to vary")
 
 
-def _warnings(law: PowerLaw, problem: Problem, converged: bool) -> tuple[str, ...]:
+def _warnings(law: PowerLaw, rows: Rows, problem: Problem, converged: bool) -> tuple[str, ...]:
     found = []
     if not converged:
         found.append("the fit has not converged: its gradient is not negligible")
     if law.irreducible_loss == 0:
         found.append("the irreducible loss is not identified: the objective falls until E = 0")
-    for column, exponent in zip(law.columns, law.exponents, strict=True):
+    for column, exponent, x in zip(law.columns, law.exponents, rows.values.T, strict=False):
         if exponent in EXPONENT_BOUNDS:
             found.append(f"the exponent of {column} is at its bound {exponent:g}")
-    singular = np.linalg.svd(problem.u / np.linalg.norm(problem.u, axis=0), compute_uv=False)
+        if len(np.unique(x)) < DISTINCT_VALUES:
+            found.append(f"{column} has {len(np.unique(x))} values only: its exponent is not identified")
+    singular = np.linalg.svd(problem.u / np.linalg.norm(problem.u, axis=1, keepdims=True), compute_uv=False)
     if singular[-1] < COLLINEAR * singular[0]:
         found.append("the logs of the covariates are collinear: only sums of their exponents are identified")
+    repeated = len(rows.values) - len(np.unique(rows.values, axis=0))
+    if repeated:
+        found.append(f"{repeated} of {len(rows.values)} rows repeat others to the last digit: they count again")
+    if rows.n_runs == 1:
+        found.append("all rows are of one run: nothing says how runs differ, so intervals by run cannot be given")
     return tuple(found)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from gemstones import __version__
 from gemstones.errors import UserError
 from gemstones.laws.power_law import positive_columns
-from gemstones.laws.rows import number_of_runs, rows_sha256
+from gemstones.laws.rows import rows_sha256, run_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,6 +131,8 @@ def fit_hull(
         raise UserError(f"unknown resource '{resource}'; choose one of {', '.join(RESOURCES)}")
     source = f"selection '{selection}'" if selection else "fit"
     columns = (resource, "loss", param_count, "tokens")
+    names = run_names(table)
+    n_runs = None if names is None else len(np.unique(names))
     values = positive_columns(table, columns, source)
     if len(values) and np.ptp(values[:, 1]) == 0:
         raise UserError(f"{source}: column 'loss' is {values[0, 1]:g} in every row; a hull needs it to vary")
@@ -148,7 +150,7 @@ def fit_hull(
         lines={name: _line(used, quantity) for name, quantity in quantities.items()},
         hull=_points(table, points, at),
         n_rows=len(values),
-        n_runs=number_of_runs(table),
+        n_runs=n_runs,
         selection=selection,
         provenance={
             "gemstones": __version__,

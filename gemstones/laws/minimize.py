@@ -1,8 +1,9 @@
-"""Minimise the Huber objective of a power law from many starts at once.
+"""Minimise the Huber objective of a power law from many starts, or on many resamples, at once.
 
-theta = (alpha_1 … alpha_k, c_1 … c_k, E) with log L = log(E + sum of exp(c_j − alpha_j·u_j)), where the u_j are centred
-log covariates, so that c_j and alpha_j are nearly uncorrelated. E itself, not its logarithm, is a parameter: with
-log E, the gradient vanishes as E → 0 and starts are caught there. Exponents and E are bounded at 0.
+With centred log covariates u_j a law is L = E + sum of A_j·exp(−alpha_j·u_j). The data fix its level E + ΣA_j and its
+slopes s_j = alpha_j·A_j well, and the exponents badly: in (alpha, log A, E) the minimum lies in a narrow, curved valley, where
+Newton steps crawl. The parameters are therefore phi = (A_1 … A_k, s_1 … s_k, E), in which the valley is straight and all
+bounds are simple: A > 0, 0 <= alpha = s/A <= 10, E >= 0. (E, not its logarithm, whose gradient vanishes as E → 0.)
 
 The objective is tiny (1e-5 … 1e-3) and its Hessian jumps where a residual crosses delta, so quasi-Newton methods with
 default tolerances stop early. Levenberg steps on the exact Hessian, with delta lowered in stages, do not.
@@ -20,7 +21,7 @@ Array = NDArray[np.float64]
 # An exponent this high means a jump between two values of a covariate, no power law.
 EXPONENT_BOUNDS = (0.0, 10.0)
 # Deltas passed through on the way to a smaller one; larger deltas see all rows, hence no distant stall.
-FIRST_DELTA, DELTA_RATIO = 3e-2, 10**-0.5
+FIRST_DELTA, DELTA_RATIO = 3e-2, 0.1
 # A stage is left near its minimum only: further off, the next one crawls in steps of its smaller delta.
 STAGE_TOLERANCE, STAGE_STEPS = 1e-7, 100
 # Starts whose log losses all agree within this share of a stage's delta are one from there on.
@@ -29,125 +30,154 @@ SAME_START = 1e-2
 TOLERANCE = 1e-14
 # Squared relative rounding error of a residual: below it, a decrease means nothing.
 RESIDUAL_ROUNDING = 1e-31
-# exp() of this stays finite when summed and squared.
-EXPONENT_CLIP = 300.0
-# An exponent so close to a bound is at it; so is an E below this share of the smallest loss.
-EXPONENT_ROUNDING, NEGLIGIBLE_SHARE = 1e-9, 1e-6
-# Longest step in any parameter; a few e-folds of a coefficient.
-LONGEST_STEP = 5.0
+# No step changes an A_j by more than this factor; one below this many nats does nothing, and goes no further down.
+LARGEST_FACTOR, NEGLIGIBLE = 5.0, 1e-9
+# Parameters whose scaled curvature is smaller, relative to the largest, are damped as if it were not.
+SMALLEST_CURVATURE = 1e-10
 DAMPING_FIRST, DAMPING_FLOOR, DAMPING_CEILING = 1e-3, 1e-13, 1e10
+# Rows times starts that are evaluated together, so that the work stays in the cache and memory does not grow with either.
+BLOCK = 8192
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows to fit.
+    """Rows to fit, the same for all B starts or, with a leading axis of B, each start's own.
 
     Attributes
     ----------
-    u : (n, k) centred log covariates.
-    log_loss : (n,) natural log of the losses.
-    weights : (n,) or (B, n) weight of each row, for B starts; None for ones.
+    u : (k, n) or (B, k, n) centred log covariates.
+    log_loss : (n,) or (B, n) natural log of the losses.
+    weights : (n,) or (B, n) weight of each row; None for ones.
+    overestimate_penalty : weight of rows whose loss the law overestimates, relative to the others.
     """
 
     u: Array
     log_loss: Array
     weights: Array | None = None
+    overestimate_penalty: float = 1.0
 
-    def bounds(self) -> tuple[Array, Array]:
-        k = self.u.shape[1]
-        low, high = EXPONENT_BOUNDS
-        return np.r_[np.full(k, low), np.full(k, -np.inf), 0.0], np.r_[np.full(k, high), np.full(k + 1, np.inf)]
+    @property
+    def rows(self) -> int:
+        return self.log_loss.shape[-1]
 
-    def rows_of(self, starts: NDArray[np.intp]) -> Problem:
-        """The problem as seen by some of the starts."""
-        if self.weights is None or self.weights.ndim == 1:
-            return self
-        return Problem(self.u, self.log_loss, self.weights[starts])
+    @property
+    def shared(self) -> bool:
+        """Whether all starts see the same rows, losses and weights."""
+        return self.u.ndim == 2 and self.log_loss.ndim == 1 and (self.weights is None or self.weights.ndim == 1)
+
+    def block(self, starts: NDArray[np.intp], rows: slice) -> tuple[Array, Array, Array | None]:
+        """u, log losses and weights of some starts and rows."""
+        u = self.u[..., rows] if self.u.ndim == 2 else self.u[starts, :, rows]
+        log_loss = self.log_loss[rows] if self.log_loss.ndim == 1 else self.log_loss[starts, rows]
+        if self.weights is None:
+            return u, log_loss, None
+        return u, log_loss, self.weights[rows] if self.weights.ndim == 1 else self.weights[starts, rows]
 
 
 @dataclass(frozen=True)
 class Minima:
-    """Where the starts ended: theta (B, 2k+1), objective (B,), free gradient (B, 2k+1), Levenberg steps (B,)."""
+    """Where the starts ended.
 
-    theta: Array
+    Attributes
+    ----------
+    phi : (B, 2k+1); objective : (B,).
+    gradient : (B, 2k+1) with respect to (alpha, log A, E), zero for parameters held at a bound.
+    lowest_curvature : (B,) smallest eigenvalue of the Hessian in phi, scaled to a unit diagonal, of the free parameters.
+    """
+
+    phi: Array
     objective: Array
     gradient: Array
-    steps: NDArray[np.intp]
+    lowest_curvature: Array
 
 
-def predict(theta: Array, u: Array) -> tuple[Array, Array]:
-    """Terms (B, n, k) and loss (B, n) in nats at theta (B, 2k+1)."""
-    k = u.shape[1]
-    terms = np.exp(np.clip(theta[:, None, k : 2 * k] - theta[:, None, :k] * u, -EXPONENT_CLIP, EXPONENT_CLIP))
-    return terms, terms.sum(-1) + theta[:, 2 * k, None]
+def from_exponents(exponents: Array, log_coefficients: Array, constant: Array) -> Array:
+    """phi (B, 2k+1) of exponents (B, k), log coefficients for the centred covariates (B, k) and E (B,)."""
+    amplitude = np.exp(log_coefficients)
+    return np.c_[amplitude, exponents * amplitude, constant]
 
 
-def objective(theta: Array, problem: Problem, delta: float) -> Array:
-    """Weighted sum of the Huber loss of the log residuals, (B,), at theta (B, 2k+1)."""
-    from scipy.special import huber
-
-    with np.errstate(divide="ignore"):
-        residual = problem.log_loss - np.log(predict(theta, problem.u)[1])
-    rows = huber(delta, residual)
-    return np.asarray((rows if problem.weights is None else rows * problem.weights).sum(-1))
+def exponents(phi: Array) -> Array:
+    """Exponents (…, k) of phi (…, 2k+1)."""
+    k = phi.shape[-1] // 2
+    return np.asarray(phi[..., k : 2 * k] / phi[..., :k])
 
 
-def derivatives(theta: Array, problem: Problem, delta: float) -> tuple[Array, Array]:
-    """Gradient (B, p) and exact Hessian (B, p, p) of the objective at theta (B, p), p = 2k+1."""
-    u, k = problem.u, problem.u.shape[1]
-    terms, loss = predict(theta, u)
-    residual = problem.log_loss - np.log(loss)
-    slope = np.clip(residual, -delta, delta)
-    curvature = (np.abs(residual) <= delta).astype(float)
-    if problem.weights is not None:
-        slope, curvature = slope * problem.weights, curvature * problem.weights
-    share = terms / loss[..., None]
-    # Jacobian of log L with respect to (alpha, c, E).
-    jacobian = np.concatenate([-share * u, share, 1 / loss[..., None]], axis=-1)
-    gradient = -np.matmul(slope[:, None, :], jacobian)[:, 0]
-    hessian = np.matmul((jacobian * (curvature + slope)[..., None]).transpose(0, 2, 1), jacobian)
-    alpha, c = np.arange(k), np.arange(k, 2 * k)
-    slope_share = slope[..., None] * share
-    hessian[:, c, c] -= slope_share.sum(1)
-    hessian[:, alpha, c] += (slope_share * u).sum(1)
-    hessian[:, c, alpha] = hessian[:, alpha, c]
-    hessian[:, alpha, alpha] -= (slope_share * u * u).sum(1)
-    return gradient, hessian
+def predict(phi: Array, u: Array) -> Array:
+    """Losses (B, n) in nats at phi (B, 2k+1) for u (k, n) or (B, k, n)."""
+    k = phi.shape[-1] // 2
+    return np.asarray(np.matmul(phi[:, None, :k], np.exp(-exponents(phi)[:, :, None] * u))[:, 0] + phi[:, 2 * k, None])
 
 
-def minimize(theta: Array, problem: Problem, delta: float) -> Minima:
-    """Local minima from the starts theta (B, 2k+1), with delta lowered in stages to the wanted one.
+def evaluate(
+    phi: Array, problem: Problem, delta: float, at: NDArray[np.intp] | None = None
+) -> tuple[Array, Array, Array]:
+    """Objective (B,), gradient (B, p) and exact Hessian (B, p, p) in phi (B, p), p = 2k+1.
+
+    The objective is the weighted sum over rows of the Huber loss of log L_observed − log L_predicted. `at` says which of the
+    problem's starts the B are.
+    """
+    b, p = phi.shape
+    k, n = p // 2, problem.rows
+    at = np.arange(b) if at is None else at
+    value, gradient, hessian, bend = np.zeros(b), np.zeros((b, p)), np.zeros((b, p, p)), np.zeros((b, k))
+    rows = min(n, BLOCK)
+    starts = max(1, BLOCK // rows)
+    for some in (slice(i, i + starts) for i in range(0, b, starts)):
+        amplitude, exponent, constant = phi[some, :k], exponents(phi[some]), phi[some, 2 * k :]
+        for these in (slice(i, i + rows) for i in range(0, n, rows)):
+            u, log_loss, weights = problem.block(at[some], these)
+            power = exponent[:, :, None] * u
+            term = np.exp(-power)
+            loss = np.matmul(amplitude[:, None, :], term)[:, 0] + constant
+            residual = log_loss - np.log(loss)
+            slope = np.clip(residual, -delta, delta)
+            curvature = slope + (slope == residual)
+            huber_loss = slope * (residual - 0.5 * slope)
+            if problem.overestimate_penalty != 1:
+                over = np.where(residual < 0, problem.overestimate_penalty, 1.0)
+                weights = over if weights is None else over * weights
+            if weights is not None:
+                slope, curvature, huber_loss = slope * weights, curvature * weights, huber_loss * weights
+            value[some] += huber_loss.sum(-1)
+            # Jacobian of log L, (B, p, n).
+            inverse = 1 / loss
+            jacobian = np.empty((len(amplitude), p, log_loss.shape[-1]))
+            term *= inverse[:, None]
+            np.multiply(term, power, out=jacobian[:, :k])
+            jacobian[:, :k] += term
+            by_slope = np.multiply(term, u, out=jacobian[:, k : 2 * k])
+            bend[some] += np.matmul(by_slope * u, slope[..., None])[..., 0]
+            np.negative(by_slope, out=by_slope)
+            jacobian[:, 2 * k] = inverse
+            gradient[some] -= np.matmul(jacobian, slope[..., None])[..., 0]
+            hessian[some] += np.matmul(jacobian * curvature[:, None], jacobian.transpose(0, 2, 1))
+    # L is linear but for A·exp(−(s/A)·u), whose second derivatives are all multiples of u²·exp(−(s/A)·u)/A.
+    alpha, bend = exponents(phi), bend / phi[:, :k]
+    i, j = np.arange(k), np.arange(k, 2 * k)
+    hessian[:, i, i] -= alpha**2 * bend
+    hessian[:, i, j] += alpha * bend
+    hessian[:, j, i] = hessian[:, i, j]
+    hessian[:, j, j] -= bend
+    return value, gradient, hessian
+
+
+def minimize(
+    phi: Array, problem: Problem, delta: float, first_delta: float = FIRST_DELTA, tolerance: float = TOLERANCE
+) -> Minima:
+    """Local minima from the starts phi (B, 2k+1), with delta lowered in stages from `first_delta` to the wanted one.
 
     Starts that meet go on as one, since their ways from there are the same; the result lists them all.
     """
-    stage, steps, way = FIRST_DELTA, np.zeros(len(theta), dtype=np.intp), np.arange(len(theta))
+    stage, way = first_delta, np.arange(len(phi))
     while stage > 1.01 * delta:
-        theta, taken = levenberg(theta, problem, stage, STAGE_TOLERANCE, STAGE_STEPS)
-        steps += taken[way]
-        if problem.weights is None or problem.weights.ndim == 1:  # else each start has rows of its own
-            first, met = _met(np.log(predict(theta, problem.u)[1]), SAME_START * stage)
-            theta, way = theta[first], met[way]
+        phi = levenberg(phi, problem, stage, STAGE_TOLERANCE, STAGE_STEPS).phi
+        if problem.shared and len(phi) > 1:
+            first, met = _met(np.log(predict(phi, problem.u)), SAME_START * stage)
+            phi, way = phi[first], met[way]
         stage *= DELTA_RATIO
-    theta, taken = levenberg(theta, problem, delta)
-    theta = _on_bounds(theta, problem, delta)
-    gradient = derivatives(theta, problem, delta)[0]
-    gradient[_held(theta, gradient, *problem.bounds())] = 0
-    value = objective(theta, problem, delta)
-    return Minima(theta[way], value[way], gradient[way], steps + taken[way])
-
-
-def _on_bounds(theta: Array, problem: Problem, delta: float) -> Array:
-    """Put exponents and E that are next to a bound on it, where this does not raise the objective."""
-    low, high = problem.bounds()
-    near = np.full(theta.shape[1], EXPONENT_ROUNDING)
-    near[-1] = NEGLIGIBLE_SHARE * np.exp(problem.log_loss.min())
-    for j in np.flatnonzero(np.isfinite(low)):
-        for bound in (low[j], high[j]):
-            moved = theta.copy()
-            moved[np.abs(theta[:, j] - bound) < near[j], j] = bound
-            worse = objective(moved, problem, delta) > objective(theta, problem, delta)
-            theta = np.where(worse[:, None], theta, moved)
-    return theta
+    found = levenberg(phi, problem, delta, tolerance)
+    return Minima(found.phi[way], found.objective[way], found.gradient[way], found.lowest_curvature[way])
 
 
 def _met(log_loss: Array, tolerance: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -163,88 +193,125 @@ def _met(log_loss: Array, tolerance: float) -> tuple[NDArray[np.intp], NDArray[n
 
 
 def levenberg(
-    theta: Array, problem: Problem, delta: float, tolerance: float = TOLERANCE, max_steps: int = 400
-) -> tuple[Array, NDArray[np.intp]]:
+    phi: Array,
+    problem: Problem,
+    delta: float,
+    tolerance: float = TOLERANCE,
+    max_steps: int = 400,
+    fixed: Array | None = None,
+) -> Minima:
     """Damped Newton steps within the bounds, every start at its own damping, until each predicts no further decrease.
 
-    Returns
-    -------
-    theta (B, 2k+1) and the number of steps tried (B,).
+    `fixed` (B, k+1) holds exponents, and E, where they are not to change; NaN elsewhere.
     """
-    low, high = problem.bounds()
-    theta = np.clip(theta, low, high)
-    value = objective(theta, problem, delta)
-    rounding = RESIDUAL_ROUNDING * len(problem.log_loss)
-    damping = np.full(len(theta), DAMPING_FIRST)
-    steps = np.zeros(len(theta), dtype=np.intp)
-    model = _Model.empty(*theta.shape)
-    stale = active = np.arange(len(theta))
-    while len(active):
-        if len(stale):
-            model.update(stale, theta, *derivatives(theta[stale], problem.rows_of(stale), delta), low, high)
+    b, p = phi.shape
+    k = p // 2
+    fixed = np.full((b, k + 1), np.nan) if fixed is None else fixed
+    phi = _within_bounds(phi, fixed)
+    value, gradient, hessian = evaluate(phi, problem, delta)
+    model = _Model(phi, gradient, hessian, fixed)
+    lowest_curvature = model.lowest.copy()
+    damping, active = np.full(b, DAMPING_FIRST), np.arange(b)
+    for _ in range(max_steps):
         # An indefinite Hessian needs at least the damping that makes it positive.
-        lowest = model.eigenvalues[active, 0]
-        short = lowest + damping[active] <= 1e-12
-        damping[active] = np.where(short, np.maximum(-1.1 * lowest + 1e-6, 4 * damping[active]), damping[active])
-        step, unbounded = model.step(active, damping[active])
-        trial = np.clip(theta[active] + step, low, high)
-        predicted = model.decrease(active, trial - theta[active])
-        trial_value = objective(trial, problem.rows_of(active), delta)
+        short = model.lowest + damping <= 1e-12
+        damping = np.where(short, np.maximum(-1.1 * model.lowest + 1e-6, 4 * damping), damping)
+        step = model.step(damping)
+        trial = _within_bounds(phi[active] + step, fixed[active], phi[active])
+        predicted = model.decrease(trial - phi[active])
+        trial_value, trial_gradient, trial_hessian = evaluate(trial, problem, delta, active)
         decrease = value[active] - trial_value
         accepted = (decrease > 0) & (decrease > 1e-4 * predicted)
-        steps[active] += 1
-        theta[active[accepted]], value[active[accepted]] = trial[accepted], trial_value[accepted]
         good, poor = accepted & (decrease > 0.75 * predicted), accepted & (decrease < 0.25 * predicted)
-        factor = np.select([~accepted, good, poor], [5.0, 0.15, 2.0], 1.0)
-        damping[active] = np.maximum(damping[active] * factor, np.where(accepted, DAMPING_FLOOR, 1e-7))
-        done = (unbounded <= tolerance * value[active] + rounding) | (damping[active] > DAMPING_CEILING)
-        going = ~done & (steps[active] < max_steps)
-        stale, active = active[going & accepted], active[going]
-    return theta, steps
+        damping = damping * np.select([~accepted, good, poor], [5.0, 0.15, 2.0], 1.0)
+        damping = np.maximum(damping, np.where(accepted, DAMPING_FLOOR, 1e-7))
+        rounding = RESIDUAL_ROUNDING * problem.rows
+        done = (model.decrease(step) <= tolerance * value[active] + rounding) | (damping > DAMPING_CEILING)
+        at = active[accepted]
+        phi[at], value[at] = trial[accepted], trial_value[accepted]
+        gradient[at], hessian[at] = trial_gradient[accepted], trial_hessian[accepted]
+        if done.any():
+            last = active[done]
+            lowest_curvature[last] = _Model(phi[last], gradient[last], hessian[last], fixed[last]).lowest
+        active, damping = active[~done], damping[~done]
+        if not len(active):
+            break
+        model = _Model(phi[active], gradient[active], hessian[active], fixed[active])
+    else:
+        lowest_curvature[active] = model.lowest
+    free = _Model.tied(phi, gradient, fixed)[1]
+    by_log = phi[:, :k] * free[:, :k] + phi[:, k : 2 * k] * free[:, k : 2 * k]
+    by_exponent = phi[:, :k] * free[:, k : 2 * k]
+    return Minima(phi, value, np.c_[by_exponent, by_log, free[:, 2 * k]], lowest_curvature)
 
 
-@dataclass
+def _within_bounds(phi: Array, fixed: Array, before: Array | None = None) -> Array:
+    """phi with A within reach of `before`, exponents and E within their bounds or at their fixed values."""
+    k = phi.shape[1] // 2
+    amplitude = phi[:, :k]
+    if before is not None:
+        amplitude = np.clip(amplitude, before[:, :k] / LARGEST_FACTOR, before[:, :k] * LARGEST_FACTOR)
+        amplitude = np.maximum(amplitude, NEGLIGIBLE)
+    low, high = (bound * amplitude for bound in EXPONENT_BOUNDS)
+    slope = np.where(np.isnan(fixed[:, :k]), np.clip(phi[:, k : 2 * k], low, high), fixed[:, :k] * amplitude)
+    constant = np.where(np.isnan(fixed[:, k]), np.maximum(phi[:, 2 * k], 0), fixed[:, k])
+    return np.c_[amplitude, slope, constant]
+
+
 class _Model:
-    """Quadratic model of each start, scaled by the Hessian's diagonal and diagonalised; bounded parameters are held."""
+    """Quadratic model at each phi in the free parameters, scaled by the Hessian's diagonal and diagonalised.
 
-    gradient: Array
-    hessian: Array
-    scale: Array
-    eigenvalues: Array
-    eigenvectors: Array
+    Where an exponent is at a bound that the objective pushes against, or fixed, s_j follows A_j.
+    """
 
-    @classmethod
-    def empty(cls, starts: int, p: int) -> _Model:
-        return cls(*(np.zeros(shape) for shape in [(starts, p), (starts, p, p)] + [(starts, p)] * 2 + [(starts, p, p)]))
+    def __init__(self, phi: Array, gradient: Array, hessian: Array, fixed: Array) -> None:
+        k, p = phi.shape[1] // 2, phi.shape[1]
+        self.tie, self.gradient, held = self.tied(phi, gradient, fixed)
+        hessian = hessian.copy()
+        tie, i, j = np.where(held[:, k : 2 * k], self.tie, 0.0), np.arange(k), np.arange(k, 2 * k)
+        hessian[:, i] += tie[:, :, None] * hessian[:, j]
+        hessian[:, :, i] += tie[:, None, :] * hessian[:, :, j]
+        hessian[held[:, :, None] | held[:, None, :]] = 0
+        # Curvatures compare in natural units: A and s in those of A, E in those of the loss.
+        unit = np.c_[phi[:, :k], phi[:, :k], phi[:, :k].sum(1) + phi[:, 2 * k]]
+        diagonal = np.abs(np.diagonal(hessian, axis1=1, axis2=2)) * unit**2
+        diagonal = np.maximum(diagonal, SMALLEST_CURVATURE * diagonal.max(1, keepdims=True)) + 1e-300
+        self.hessian, self.held, self.scale = hessian, held, unit / np.sqrt(diagonal)
+        scaled = hessian * self.scale[:, :, None] * self.scale[:, None, :]
+        every = np.arange(p)
+        scaled[:, every, every] += held  # a held parameter has no step, whatever its curvature
+        self.eigenvalues, self.eigenvectors = np.linalg.eigh(scaled)
 
-    def update(
-        self, at: NDArray[np.intp], theta: Array, gradient: Array, hessian: Array, low: Array, high: Array
-    ) -> None:
-        held = _held(theta[at], gradient, low, high)
-        gradient = np.where(held, 0.0, gradient)
-        hessian = np.where(held[:, :, None] | held[:, None, :], 0.0, hessian)
-        diagonal = np.abs(np.diagonal(hessian, axis1=1, axis2=2))
-        diagonal = np.maximum(diagonal, 1e-6 * diagonal.max(1, keepdims=True)) + 1e-300
-        scale = 1 / np.sqrt(diagonal)
-        scaled = hessian * scale[:, :, None] * scale[:, None, :]
-        p = np.arange(theta.shape[1])
-        scaled[:, p, p] += held  # a held parameter has no step, whatever its curvature
-        self.gradient[at], self.hessian[at], self.scale[at] = gradient, hessian, scale
-        self.eigenvalues[at], self.eigenvectors[at] = np.linalg.eigh(scaled)
+    @staticmethod
+    def tied(phi: Array, gradient: Array, fixed: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Exponents that are held (B, k), the gradient of the free parameters and which are held (B, p)."""
+        k = phi.shape[1] // 2
+        amplitude, slope, by_slope = phi[:, :k], phi[:, k : 2 * k], gradient[:, k : 2 * k]
+        low, high = EXPONENT_BOUNDS
+        tie = np.where((slope <= low * amplitude) & (by_slope > 0), low, np.nan)
+        tie = np.where((slope >= high * amplitude) & (by_slope < 0), high, tie)
+        tie = np.where(np.isnan(fixed[:, :k]), tie, fixed[:, :k])
+        held = np.zeros(phi.shape, dtype=bool)
+        held[:, k : 2 * k] = ~np.isnan(tie)
+        held[:, 2 * k] = ~np.isnan(fixed[:, k]) | ((phi[:, 2 * k] <= 0) & (gradient[:, 2 * k] > 0))
+        gradient = gradient.copy()
+        gradient[:, :k] += np.where(np.isnan(tie), 0, tie * by_slope)
+        held[:, :k] = (amplitude <= NEGLIGIBLE) & (gradient[:, :k] > 0)
+        gradient[held] = 0
+        return tie, gradient, held
 
-    def step(self, at: NDArray[np.intp], damping: Array) -> tuple[Array, Array]:
-        """Step (B, p) and the decrease (B,) that it predicts where no bound is met."""
-        rotated = np.einsum("bpi,bp->bi", self.eigenvectors[at], self.gradient[at] * self.scale[at])
-        rotated /= self.eigenvalues[at] + damping[:, None]
-        step = -np.einsum("bpi,bi->bp", self.eigenvectors[at], rotated) * self.scale[at]
-        step *= np.minimum(1, LONGEST_STEP / np.maximum(np.abs(step).max(1), 1e-300))[:, None]
-        return step, self.decrease(at, step)
+    @property
+    def lowest(self) -> Array:
+        return np.asarray(self.eigenvalues[:, 0])
 
-    def decrease(self, at: NDArray[np.intp], step: Array) -> Array:
-        curvature = np.einsum("bp,bpq,bq->b", step, self.hessian[at], step)
-        return -np.einsum("bp,bp->b", self.gradient[at], step) - 0.5 * np.asarray(curvature)
+    def step(self, damping: Array) -> Array:
+        """Step (B, p); that of a tied s_j is left to the bounds."""
+        rotated = np.einsum("bpi,bp->bi", self.eigenvectors, self.gradient * self.scale)
+        rotated /= self.eigenvalues + damping[:, None]
+        return np.asarray(-np.einsum("bpi,bi->bp", self.eigenvectors, rotated) * self.scale)
 
-
-def _held(theta: Array, gradient: Array, low: Array, high: Array) -> NDArray[np.bool_]:
-    """Parameters at a bound that the objective pushes outwards."""
-    return ((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0))
+    def decrease(self, step: Array) -> Array:
+        """Predicted decrease (B,) of the objective."""
+        step = np.where(self.held, 0, step)
+        curvature = np.einsum("bp,bpq,bq->b", step, self.hessian, step)
+        return np.asarray(-np.einsum("bp,bp->b", self.gradient, step) - 0.5 * curvature)

@@ -1,32 +1,76 @@
-"""What a fit records about the rows it has seen."""
+"""The rows that a law is fitted to, as numbers, and what a fit records about them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gemstones.laws.power_law import positive_columns
+
 if TYPE_CHECKING:
     import pandas as pd
 
+Array = NDArray[np.float64]
 
-def number_of_runs(table: pd.DataFrame) -> int | None:
-    """Distinct runs of the rows; None where some row names none."""
-    if "run" not in table or table["run"].isna().any():
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a table in one canonical order, so that sums, and with them fits, do not depend on the table's.
+
+    Attributes
+    ----------
+    values : (n, m) the columns asked for, all positive and finite.
+    weights : (n,) weight of each row; None for ones.
+    runs : (n,) number of the run that a row belongs to; None where some row names none.
+    order : (n,) position of each row in the table.
+    """
+
+    values: Array
+    weights: Array | None
+    runs: NDArray[np.intp] | None
+    order: NDArray[np.intp]
+
+    @property
+    def n_runs(self) -> int | None:
+        return None if self.runs is None else int(self.runs.max()) + 1
+
+
+def read_rows(table: pd.DataFrame, columns: Sequence[str], source: str, weights: str | None = None) -> Rows:
+    """Columns of a table as numbers.
+
+    A cooldown counts with the run that it branches from: it shares that run's past, so the two are not independent.
+
+    Raises
+    ------
+    UserError
+        If a column is missing or holds what has no logarithm, naming the source, the row and the column.
+    """
+    values = positive_columns(table, columns, source)
+    weight = positive_columns(table, (weights,), source)[:, 0] if weights else None
+    order = np.lexsort(values.T[::-1])
+    runs = None
+    names = run_names(table)
+    if names is not None:
+        runs = np.unique(names, return_inverse=True)[1].astype(np.intp)[order]
+    return Rows(values[order], None if weight is None else weight[order], runs, order)
+
+
+def run_names(table: pd.DataFrame) -> NDArray[np.str_] | None:
+    """The run of each row, a cooldown's being its parent; None where some row names none."""
+    if "run" not in table or not len(table) or table["run"].isna().any():
         return None
-    return int(table["run"].nunique())
+    names = table["parent"].fillna(table["run"]) if "parent" in table else table["run"]
+    return names.to_numpy(dtype=str)
 
 
-def rows_sha256(values: NDArray[np.float64], columns: Sequence[str]) -> str:
+def rows_sha256(values: Array, columns: Sequence[str]) -> str:
     """Hash of the numbers that a fit has seen, whatever their order: column names and sorted (n, k) float64."""
     digest = hashlib.sha256(",".join(columns).encode())
-    digest.update(np.ascontiguousarray(in_canonical_order(values), dtype="<f8").tobytes())
+    values = values[np.lexsort(values.T[::-1])]
+    digest.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
     return digest.hexdigest()
-
-
-def in_canonical_order(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows of (n, k) sorted by their first column, then the second, and so on."""
-    return values[np.lexsort(values.T[::-1])]

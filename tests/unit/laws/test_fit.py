@@ -163,7 +163,7 @@ def test_says_in_one_line_why_rows_cannot_be_fitted(noisy, change, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("delta", [0.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("delta", [0.0, -1.0, np.nan])
 def test_refuses_a_delta_that_is_no_positive_number(noisy, delta):
     with pytest.raises(UserError, match="huber_delta"):
         fit_huber(noisy, huber_delta=delta)

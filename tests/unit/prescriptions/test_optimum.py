@@ -157,7 +157,8 @@ def test_closed_form_of_laws_of_params_and_tokens(two_covariates, suite):
 
 
 def test_budgets_beyond_the_fitted_rows_are_marked(published, suite):
-    fit = HuberFit(published, 1e-4, 1e-4, 770, 22, 0.0, True, 8, 1.0, max_flops=4.5e21)
+    evidence = dict.fromkeys(("objective", "gradient_norm", "lowest_curvature", "share_of_starts_at_optimum"), 0.0)
+    fit = HuberFit(published, 1e-4, n_rows=770, n_runs=22, converged=True, starts=8, max_flops=4.5e21, **evidence)
     assert prescribe(fit, [1e21, 1e22], suite).extrapolated.tolist() == [False, False, True, True]
     assert prescribe(fit, [1e21], suite, max_flops=1e20).extrapolated.all()
     assert prescribe(published, [1e21], suite).extrapolated.isna().all()
