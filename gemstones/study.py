@@ -219,6 +219,14 @@ class Approach3(Config):
 Fit = Annotated[Approach1 | Approach3, Field(discriminator="approach")]
 
 
+class Bootstrap(Config):
+    """Resamples of the rows of every fit, from which all intervals come."""
+
+    resamples: Annotated[int, Field(ge=0)] = Field(default=2000, description="0 for no intervals")
+    unit: Literal["run", "row"] = Field(default="run", description="what is drawn; rows of a run are not independent")
+    level: Fraction = Field(default=0.95, description="share of suites whose interval should hold the truth")
+
+
 class Prescriptions(Config):
     """Optimal shapes over a range of budgets, from Approach 3 fits."""
 
@@ -257,6 +265,7 @@ class Study(Config):
     losses: Losses = Losses()
     selections: dict[RowName, str] = Field(default={}, description="pandas queries over the losses table")
     fits: dict[RowName, Fit] = {}
+    bootstrap: Bootstrap = Bootstrap()
     prescriptions: Prescriptions = Prescriptions()
     overspend: Overspend | None = None
     overtraining: Overtraining | None = None

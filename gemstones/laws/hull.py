@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RESOURCES = ("flops", "gpu_hours")
 QUANTITIES = ("params", "tokens", "tokens_per_param")
+EVIDENCE = ("intervals", "held_out")
 # Fewer hull points leave no line to fit.
 FEWEST_POINTS = 3
 # Bins of FLOPs in Hoffmann et al., section 3.1, spread over the resource's range.
@@ -65,6 +66,8 @@ class HullFit:
     n_rows, n_runs : rows, and distinct runs among them (None where rows name no run).
     selection : name of the selection the rows come from.
     provenance : package version, SHA-256 of the rows used, specification.
+    evidence : what was found out about the fit afterwards: `intervals` (:mod:`~gemstones.laws.uncertainty`), `held_out`
+        (:mod:`~gemstones.laws.holdout`).
     """
 
     resource: str
@@ -75,6 +78,7 @@ class HullFit:
     n_runs: int | None
     selection: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def hull_size(self) -> int:
@@ -95,6 +99,7 @@ class HullFit:
             "n_rows": self.n_rows,
             "n_runs": self.n_runs,
             "hull": [vars(point).copy() for point in self.hull],
+            **self.evidence,
             "provenance": dict(self.provenance),
         }
 
@@ -105,6 +110,7 @@ class HullFit:
         return cls(
             lines={name: Line(**line) for name, line in data["lines"].items()},
             hull=tuple(HullPoint(**point) for point in data["hull"]),
+            evidence={key: data[key] for key in EVIDENCE if key in data},
             **{key: data[key] for key in same},
         )
 
@@ -130,7 +136,7 @@ def fit_hull(
     if resource not in RESOURCES:
         raise UserError(f"unknown resource '{resource}'; choose one of {', '.join(RESOURCES)}")
     source = f"selection '{selection}'" if selection else "fit"
-    columns = (resource, "loss", param_count, "tokens")
+    columns = hull_columns(resource, param_count)
     names = run_names(table)
     n_runs = None if names is None else len(np.unique(names))
     values = positive_columns(table, columns, source)
@@ -147,7 +153,7 @@ def fit_hull(
     return HullFit(
         resource=resource,
         param_count=param_count,
-        lines={name: _line(used, quantity) for name, quantity in quantities.items()},
+        lines={name: line_through(used, quantity) for name, quantity in quantities.items()},
         hull=_points(table, points, at),
         n_rows=len(values),
         n_runs=n_runs,
@@ -163,6 +169,11 @@ def fit_hull(
             },
         },
     )
+
+
+def hull_columns(resource: str, param_count: str) -> tuple[str, str, str, str]:
+    """Columns that a fit reads, in this order."""
+    return resource, "loss", param_count, "tokens"
 
 
 def lower_hull(resource: ArrayLike, loss: ArrayLike) -> NDArray[np.intp]:
@@ -181,16 +192,25 @@ def lower_hull(resource: ArrayLike, loss: ArrayLike) -> NDArray[np.intp]:
     (m,) indices by increasing resource; empty for no points.
     """
     x, y = np.log(np.asarray(resource, dtype=float)), np.log(np.asarray(loss, dtype=float))
+    order = np.lexsort((y, x))
+    return order[_corners(x[order].tolist(), y[order].tolist())]
+
+
+def _corners(x: list[float], y: list[float]) -> list[int]:
+    """Positions of the frontier's corners among points sorted by x, then y."""
     chain: list[int] = []
-    for i in np.lexsort((y, x)):
-        if chain and y[i] >= y[chain[-1]]:
+    for i, (here, height) in enumerate(zip(x, y, strict=True)):
+        if chain and height >= y[chain[-1]]:
             # Later points use more and, so far, reach no lower loss; this also skips equal resources and duplicates.
             continue
-        # A point above or on the segment between its neighbours is no corner of the hull.
-        while len(chain) > 1 and _turn(x, y, chain[-2], chain[-1], i) <= 0:
+        while len(chain) > 1:
+            a, b = chain[-2], chain[-1]
+            # A point above or on the segment between its neighbours is no corner of the hull.
+            if (x[b] - x[a]) * (height - y[a]) - (y[b] - y[a]) * (here - x[a]) > 0:
+                break
             chain.pop()
-        chain.append(int(i))
-    return np.array(chain, dtype=np.intp)
+        chain.append(i)
+    return chain
 
 
 def best_per_bin(table: pd.DataFrame, resource: str = "flops", bins: int = HOFFMANN_BINS) -> pd.DataFrame:
@@ -216,12 +236,8 @@ def best_per_bin(table: pd.DataFrame, resource: str = "flops", bins: int = HOFFM
     return table.iloc[order[first]].reset_index(drop=True)
 
 
-def _turn(x: NDArray[np.float64], y: NDArray[np.float64], a: int, b: int, c: int) -> float:
-    """Twice the signed area of the triangle a, b, c: positive where the way turns upwards at b."""
-    return float((x[b] - x[a]) * (y[c] - y[a]) - (y[b] - y[a]) * (x[c] - x[a]))
-
-
-def _line(resource: NDArray[np.float64], quantity: NDArray[np.float64]) -> Line:
+def line_through(resource: NDArray[np.float64], quantity: NDArray[np.float64]) -> Line:
+    """Least squares of log quantity on log resource."""
     x = np.log(resource)
     slope, intercept = np.linalg.lstsq(np.stack([x, np.ones_like(x)], axis=-1), np.log(quantity), rcond=None)[0]
     return Line(float(slope), float(intercept))

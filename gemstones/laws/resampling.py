@@ -1,0 +1,274 @@
+"""Fit a law again to many resamples of its rows (the bootstrap), and without each run in turn (the jackknife).
+
+The unit is the run: the checkpoints of a run share its shape, its initialisation and its past, so they are not independent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from gemstones.errors import UserError
+from gemstones.files import write_with
+from gemstones.laws.fit import DISTINCT_VALUES, HuberFit, columns_of, phi_of, problem_of
+from gemstones.laws.hull import FEWEST_POINTS, QUANTITIES, HullFit, hull_columns, line_through, lower_hull
+from gemstones.laws.minimize import Problem, exponents, minimize, predict
+from gemstones.laws.rows import Rows, read_rows
+
+if TYPE_CHECKING:
+    from gemstones.study import Bootstrap
+
+Array = NDArray[np.float64]
+# Laws (B, parameters) fitted to rows whose units count (B, units) times; not-a-number where these do not determine one.
+Refit = Callable[[Array], Array]
+
+# Resamples that are drawn, fitted and kept together, whatever the number of cores; fewer where there are many rows.
+CHUNK, CHUNK_ROWS = 250, 10_000_000
+# Numbers that a batch of resamples may hold.
+BATCH = 4_000_000
+# Delta, relative to the fit's, at which a resample starts: its minimum is far off in units of the fit's own.
+FIRST_DELTA = 10.0
+# Predicted relative decrease at which a resample has converged: far below the spread of its parameters.
+TOLERANCE = 1e-10
+# A resample is fitted once more from where another one ended, if that is in another basin (an exponent differs by this much in
+# log(1 + alpha)) and, at the first delta, fits its rows nearly as well.
+OTHER_BASIN, OTHER_BASINS, WORTH_A_TRY = 0.3, 3, 1.1
+# Times that a resample is drawn until it determines the law.
+DRAWS = 100
+
+
+def resample(
+    fit: HuberFit | HullFit,
+    table: pd.DataFrame,
+    bootstrap: Bootstrap,
+    seed: int = 0,
+    jobs: int = 1,
+    unfinished: Path | None = None,
+) -> pd.DataFrame:
+    """Laws fitted to resamples of the rows, and to the rows without each run.
+
+    Parameters
+    ----------
+    fit : the law fitted to the rows of `table`.
+    bootstrap : number of resamples and their unit. Rows that name no run, or but one, are resampled by row.
+    seed : chunks have generators of their own, so that neither `jobs` nor more resamples change the first ones.
+    jobs : processes.
+    unfinished : folder that keeps finished chunks until all are there, so that a killed process loses one chunk.
+
+    Returns
+    -------
+    One row a fit: `kind` (resample, or leave_one_out by run), `unit`, `draws` (how often it was drawn until the rows
+    determined a law), and the law: exponent_<role>, log_coefficient_<role>, irreducible_loss, objective; of a hull
+    slope_<quantity> and intercept_<quantity>.
+
+    Raises
+    ------
+    UserError
+        If resamples do not determine the law, since there are too few units.
+    """
+    rows = _rows(fit, table)
+    by_run = bootstrap.unit == "run" and rows.n_runs is not None and rows.n_runs > 1
+    units = rows.runs if by_run and rows.runs is not None else np.arange(len(rows.values))
+    again: Refit = _HuberRefit(fit, rows, units) if isinstance(fit, HuberFit) else _HullRefit(rows, units)
+    number = int(units.max()) + 1
+    size = min(CHUNK, max(8, CHUNK_ROWS // len(units)))
+    starts = range(0, bootstrap.resamples, size)
+    work = partial(_chunk, again, number, size, seed, _key(fit, by_run, seed, size), unfinished)
+    if jobs > 1 and len(starts) > 1:
+        with ProcessPoolExecutor(min(jobs, len(starts))) as pool:
+            chunks = list(pool.map(work, range(len(starts))))
+    else:
+        chunks = [work(i) for i in range(len(starts))]
+    found = np.concatenate([*chunks, np.empty((0, len(names_of(fit)) + 1))])[: bootstrap.resamples]
+    if by_run:
+        left_out = again(1 - np.eye(number))
+        found = np.concatenate([found, np.c_[np.ones(number), left_out]])
+    draws = pd.DataFrame(found, columns=["draws", *names_of(fit)])
+    kinds = np.where(np.arange(len(draws)) < bootstrap.resamples, "resample", "leave_one_out")
+    draws.insert(0, "kind", kinds)
+    draws.insert(1, "unit", "run" if by_run else "row")
+    for path in sorted(unfinished.glob("*.npy")) if unfinished else ():
+        path.unlink()
+    return draws.astype({"draws": int})
+
+
+def names_of(fit: HuberFit | HullFit) -> list[str]:
+    """Columns of a law in the table of resamples."""
+    if isinstance(fit, HullFit):
+        return [f"{part}_{quantity}" for quantity in QUANTITIES for part in ("slope", "intercept")]
+    roles = fit.law.covariates
+    return [
+        *(f"exponent_{role}" for role in roles),
+        *(f"log_coefficient_{role}" for role in roles),
+        "irreducible_loss",
+        "objective",
+    ]
+
+
+def _rows(fit: HuberFit | HullFit, table: pd.DataFrame) -> Rows:
+    source = f"selection '{fit.selection}'" if fit.selection else "resamples"
+    if isinstance(fit, HullFit):
+        return read_rows(table, hull_columns(fit.resource, fit.param_count), source)
+    return read_rows(table, columns_of(fit.law.covariates, fit.law.param_count), source, fit.weights)
+
+
+def _key(fit: HuberFit | HullFit, by_run: bool, seed: int, size: int) -> str:
+    """What a kept chunk must agree in."""
+    what = json.dumps([dict(fit.provenance), by_run, seed, size], sort_keys=True)
+    return hashlib.sha256(what.encode()).hexdigest()[:16]
+
+
+def _chunk(
+    again: Refit, number: int, size: int, seed: int, key: str, unfinished: Path | None, index: int
+) -> Array:
+    """The laws of one chunk, and before each how often it was drawn; read back where it was finished before."""
+    path = None if unfinished is None else unfinished / f"{key}-{index}.npy"
+    if path is not None and path.is_file():
+        return np.asarray(np.load(path))
+    generator = np.random.default_rng([seed, index])
+    found: Array | None = None
+    drawn = np.zeros(size)
+    missing = np.arange(size)
+    for _ in range(DRAWS):
+        laws = again(generator.multinomial(number, np.full(number, 1 / number), len(missing)).astype(float))
+        found = np.full((size, laws.shape[1]), np.nan) if found is None else found
+        found[missing] = laws
+        drawn[missing] += 1
+        missing = missing[np.isnan(laws[:, 0])]
+        if not len(missing):
+            break
+    else:
+        raise UserError(
+            f"resamples of {number} units do not determine the law in {DRAWS} draws; wanted: more runs, or bootstrap.resamples: 0"
+        )
+    result = np.c_[drawn, found]
+    if path is not None:
+        write_with(lambda temporary: _save(temporary, result), path)
+    return result
+
+
+def _save(path: Path, values: Array) -> None:
+    with path.open("wb") as file:
+        np.save(file, values)
+
+
+@dataclass(frozen=True)
+class _HuberRefit:
+    fit: HuberFit
+    rows: Rows
+    units: NDArray[np.intp]
+
+    def __call__(self, counts: Array) -> Array:
+        laws = np.full((len(counts), 2 * len(self.fit.law.covariates) + 2), np.nan)
+        determined = self._determined(counts)
+        if determined.any():
+            laws[determined] = self._laws(counts[determined])
+        return laws
+
+    def _determined(self, counts: Array) -> NDArray[np.bool_]:
+        """Resamples with as many rows as parameters, and as many distinct values of each covariate as it takes."""
+        drawn = counts > 0
+        k = len(self.fit.law.covariates)
+        enough = drawn @ np.bincount(self.units) >= 2 * k + 1
+        for column in self.rows.values[:, :k].T:
+            values, code = np.unique(column, return_inverse=True)
+            if len(values) * counts.shape[1] > BATCH:
+                continue  # so many values that a resample has enough
+            has = np.zeros((counts.shape[1], len(values)), dtype=bool)
+            has[self.units, code] = True
+            enough &= (drawn.astype(np.float32) @ has.astype(np.float32) > 0).sum(1) >= min(DISTINCT_VALUES, len(values))
+        return np.asarray(enough)
+
+    def _laws(self, counts: Array) -> Array:
+        problem, centre = problem_of(self.rows, self.fit.overestimate_penalty)
+        start = phi_of(self.fit.law, centre)
+        phi, value = self._polish(problem, counts, np.repeat(start, len(counts), 0))
+        # Few resamples have their lowest minimum in another basin than the fit, and some of them end there by themselves.
+        delta, each, going = self.fit.huber_delta * FIRST_DELTA, np.arange(len(phi)), np.arange(len(phi))
+        tried: list[Array] = []
+        for _ in range(OTHER_BASINS):
+            at_ends = self._objectives(problem, phi, delta) @ counts.T
+            worth = at_ends / at_ends[each, each] < WORTH_A_TRY
+            basin = np.log1p(exponents(phi))
+            tried.append(basin.copy())
+            for seen in tried:
+                worth &= np.abs(basin[:, None] - seen[None]).max(-1) > OTHER_BASIN
+            best = np.where(worth, at_ends, np.inf).argmin(0)
+            going = going[worth[best[going], going]]
+            if not len(going):
+                break
+            tried.append(basin[best])
+            second, lower = self._polish(problem, counts[going], phi[best[going]])
+            better = lower < value[going]
+            phi[going[better]], value[going[better]] = second[better], lower[better]
+        k, alpha = len(centre), exponents(phi)
+        return np.c_[alpha, np.log(phi[:, :k]) + alpha * centre, phi[:, 2 * k], value]
+
+    def _polish(self, problem: Problem, counts: Array, start: Array) -> tuple[Array, Array]:
+        """Minima from one start a resample, each over the rows that it has drawn."""
+        found, values = [], []
+        size = max(1, BATCH // problem.rows)
+        for some in (slice(i, i + size) for i in range(0, len(counts), size)):
+            times = counts[some][:, self.units]
+            most = int((times > 0).sum(1).max())
+            drawn = np.argsort(times == 0, axis=1, kind="stable")[:, :most]
+            weights = np.take_along_axis(times, drawn, axis=1)
+            if problem.weights is not None:
+                weights = weights * problem.weights[drawn]
+            u = np.ascontiguousarray(problem.u[:, drawn].transpose(1, 0, 2))
+            own = Problem(u, problem.log_loss[drawn], weights, problem.overestimate_penalty)
+            minima = minimize(start[some], own, self.fit.huber_delta, FIRST_DELTA * self.fit.huber_delta, TOLERANCE)
+            found.append(minima.phi)
+            values.append(minima.objective)
+        return np.concatenate(found), np.concatenate(values)
+
+    def _objectives(self, problem: Problem, phi: Array, delta: float) -> Array:
+        """Objective of each phi over the rows of each unit, (B, units)."""
+        total = np.zeros((len(phi), int(self.units.max()) + 1))
+        size = max(1, BATCH // len(phi))
+        for rows in (slice(i, i + size) for i in range(0, problem.rows, size)):
+            residual = problem.log_loss[rows] - np.log(predict(phi, problem.u[:, rows]))
+            inside = np.clip(residual, -delta, delta)
+            huber = inside * (residual - 0.5 * inside)
+            huber *= np.where(residual < 0, problem.overestimate_penalty, 1.0)
+            if problem.weights is not None:
+                huber *= problem.weights[rows]
+            units = self.units[rows]
+            total += huber @ csr_array((np.ones(len(units)), (np.arange(len(units)), units)), (len(units), total.shape[1]))
+        return total
+
+
+@dataclass(frozen=True)
+class _HullRefit:
+    rows: Rows
+    units: NDArray[np.intp]
+
+    def __call__(self, counts: Array) -> Array:
+        # A hull's corners are corners of its units' hulls: only these take part.
+        kept = np.concatenate([at[lower_hull(*self.rows.values[at, :2].T)] for at in self._members()])
+        resource, loss, params, tokens = self.rows.values[kept].T
+        units = self.units[kept]
+        laws = np.full((len(counts), 2 * len(QUANTITIES)), np.nan)
+        for i, times in enumerate(counts):
+            drawn = np.flatnonzero(times[units])
+            corners = drawn[lower_hull(resource[drawn], loss[drawn])]
+            if len(corners) >= FEWEST_POINTS:
+                n, t = params[corners], tokens[corners]
+                lines = [line_through(resource[corners], quantity) for quantity in (n, t, t / n)]
+                laws[i] = [part for line in lines for part in (line.slope, line.intercept)]
+        return laws
+
+    def _members(self) -> list[NDArray[np.intp]]:
+        order = np.argsort(self.units, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(self.units[order])) + 1)
