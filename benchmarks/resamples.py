@@ -62,7 +62,9 @@ def main() -> None:
         own = _rows(found, rows)
         units = np.arange(len(own.values)) if own.runs is None else own.runs
         refit, number = _HuberRefit(found, own, units), int(units.max()) + 1
-        counts = np.random.default_rng(7).multinomial(number, np.full(number, 1 / number), options.resamples).astype(float)
+        counts = (
+            np.random.default_rng(7).multinomial(number, np.full(number, 1 / number), options.resamples).astype(float)
+        )
         counts = counts[refit._determined(counts)]
         ours = refit(counts)[:, -1]
         begun = time.process_time()
@@ -77,7 +79,9 @@ def main() -> None:
             f"{name:52} {number:4} {(ours > best).mean():8.1%} {(afresh > best).mean():17.1%} {slow:7.1f} {fast:8.1f}",
             flush=True,
         )
-    print(f"{missed} of {total} missed; peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    print(
+        f"{missed} of {total} missed; peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
+    )
 
 
 if __name__ == "__main__":

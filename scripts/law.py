@@ -1,14 +1,20 @@
-"""Fit one law."""
+"""Fit one law, and find out how sure it is."""
+
+from dataclasses import replace
+from pathlib import Path
 
 from gemstones import laws, logs
-from gemstones.files import write_json
+from gemstones.files import write_json, write_parquet
 from gemstones.losses import table
 from gemstones.losses.selections import select
 from gemstones.study import load
 
 logs.start(snakemake)
-spec = load(snakemake.config).fits[snakemake.wildcards.fit]
-rows = select(table.read(snakemake.input.losses), snakemake.params.query, spec.selection)
-law = laws.fit(spec, rows, snakemake.params.seed).to_json()
-law["provenance"]["query"] = snakemake.params.query
-write_json(law, snakemake.output[0])
+study, params = load(snakemake.config), snakemake.params
+spec = study.fits[snakemake.wildcards.fit]
+rows = select(table.read(snakemake.input.losses), params.query, spec.selection)
+law = laws.fit(spec, rows, params.seed)
+law = replace(law, provenance={**law.provenance, "query": params.query})
+law, resamples = laws.assess(law, rows, study.bootstrap, params.seed, snakemake.threads, Path(params.unfinished))
+write_parquet(resamples, snakemake.output.resamples, dict(law.provenance))
+write_json(law.to_json(), snakemake.output.law)

@@ -7,18 +7,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemstones.errors import UserError
+from gemstones.laws.certificate import ranges
 from gemstones.laws.fit import HuberFit, fit_huber
 from gemstones.laws.hull import HullFit, Line, best_per_bin, fit_hull, lower_hull
 from gemstones.laws.power_law import Allocation, PowerLaw
+from gemstones.laws.resampling import resample
+from gemstones.laws.uncertainty import Uncertainty
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gemstones.study import Approach1, Approach3
+    from gemstones.study import Approach1, Approach3, Bootstrap
 
 __all__ = [
     "Allocation",
@@ -26,13 +30,40 @@ __all__ = [
     "HullFit",
     "Line",
     "PowerLaw",
+    "Uncertainty",
+    "assess",
     "best_per_bin",
     "fit",
     "fit_huber",
     "fit_hull",
     "lower_hull",
     "read",
+    "resample",
 ]
+
+
+def assess(
+    found: HuberFit | HullFit,
+    rows: pd.DataFrame,
+    bootstrap: Bootstrap,
+    seed: int = 0,
+    jobs: int = 1,
+    unfinished: Path | None = None,
+) -> tuple[HuberFit | HullFit, pd.DataFrame]:
+    """How sure a fit is: itself with its evidence (ranges, intervals), and the laws fitted to resamples of its rows.
+
+    Parameters
+    ----------
+    rows : the rows that it was fitted to.
+    bootstrap, seed, jobs, unfinished : see :func:`gemstones.laws.resampling.resample`.
+    """
+    evidence = dict(found.evidence)
+    if isinstance(found, HuberFit):
+        evidence["ranges"] = ranges(found, rows)
+    resamples = resample(found, rows, bootstrap, seed, jobs, unfinished)
+    if len(resamples):
+        evidence["intervals"] = Uncertainty(found, resamples, bootstrap.level).to_json()
+    return replace(found, evidence=evidence), resamples
 
 
 # The function takes the name over from its module, which is complete by now: `from gemstones.laws import fit`.

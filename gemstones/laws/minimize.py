@@ -36,7 +36,7 @@ LARGEST_FACTOR, NEGLIGIBLE = 5.0, 1e-9
 SMALLEST_CURVATURE = 1e-10
 DAMPING_FIRST, DAMPING_FLOOR, DAMPING_CEILING = 1e-3, 1e-13, 1e10
 # Rows times starts that are evaluated together, so that the work stays in the cache and memory does not grow with either.
-BLOCK = 8192
+BLOCK = 16_384
 
 
 @dataclass(frozen=True)
@@ -163,20 +163,26 @@ def evaluate(
 
 
 def minimize(
-    phi: Array, problem: Problem, delta: float, first_delta: float = FIRST_DELTA, tolerance: float = TOLERANCE
+    phi: Array,
+    problem: Problem,
+    delta: float,
+    first_delta: float = FIRST_DELTA,
+    tolerance: float = TOLERANCE,
+    fixed: Array | None = None,
 ) -> Minima:
     """Local minima from the starts phi (B, 2k+1), with delta lowered in stages from `first_delta` to the wanted one.
 
-    Starts that meet go on as one, since their ways from there are the same; the result lists them all.
+    Starts that meet go on as one, since their ways from there are the same; the result lists them all. `fixed` as in
+    :func:`levenberg`.
     """
     stage, way = first_delta, np.arange(len(phi))
     while stage > 1.01 * delta:
-        phi = levenberg(phi, problem, stage, STAGE_TOLERANCE, STAGE_STEPS).phi
-        if problem.shared and len(phi) > 1:
+        phi = levenberg(phi, problem, stage, STAGE_TOLERANCE, STAGE_STEPS, fixed).phi
+        if problem.shared and len(phi) > 1 and fixed is None:
             first, met = _met(np.log(predict(phi, problem.u)), SAME_START * stage)
             phi, way = phi[first], met[way]
         stage *= DELTA_RATIO
-    found = levenberg(phi, problem, delta, tolerance)
+    found = levenberg(phi, problem, delta, tolerance, fixed=fixed)
     return Minima(found.phi[way], found.objective[way], found.gradient[way], found.lowest_curvature[way])
 
 

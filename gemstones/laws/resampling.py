@@ -1,4 +1,4 @@
-"""Fit a law again to many resamples of its rows (the bootstrap), and without each run in turn (the jackknife).
+"""Fit a law again to many resamples of its rows (the bootstrap).
 
 The unit is the run: the checkpoints of a run share its shape, its initialisation and its past, so they are not independent.
 """
@@ -21,10 +21,11 @@ from scipy.sparse import csr_array
 
 from gemstones.errors import UserError
 from gemstones.files import write_with
-from gemstones.laws.fit import DISTINCT_VALUES, HuberFit, columns_of, phi_of, problem_of
+from gemstones.laws.fit import DISTINCT_VALUES, STARTS, HuberFit, columns_of, phi_of, problem_of
 from gemstones.laws.hull import FEWEST_POINTS, QUANTITIES, HullFit, hull_columns, line_through, lower_hull
-from gemstones.laws.minimize import Problem, exponents, minimize, predict
+from gemstones.laws.minimize import STAGE_TOLERANCE, Problem, exponents, minimize, predict
 from gemstones.laws.rows import Rows, read_rows
+from gemstones.laws.starts import screened_starts
 
 if TYPE_CHECKING:
     from gemstones.study import Bootstrap
@@ -34,16 +35,17 @@ Array = NDArray[np.float64]
 Refit = Callable[[Array], Array]
 
 # Resamples that are drawn, fitted and kept together, whatever the number of cores; fewer where there are many rows.
-CHUNK, CHUNK_ROWS = 250, 10_000_000
+CHUNK, CHUNK_ROWS = 500, 10_000_000
 # Numbers that a batch of resamples may hold.
 BATCH = 4_000_000
-# Delta, relative to the fit's, at which a resample starts: its minimum is far off in units of the fit's own.
-FIRST_DELTA = 10.0
+# Deltas, relative to the fit's, at which a resample starts (its minimum is far off in units of the fit's own), and at which laws
+# are compared before they are polished.
+FIRST_DELTA, PROBE_DELTA = 100.0, 10.0
 # Predicted relative decrease at which a resample has converged: far below the spread of its parameters.
 TOLERANCE = 1e-10
-# A resample is fitted once more from where another one ended, if that is in another basin (an exponent differs by this much in
-# log(1 + alpha)) and, at the first delta, fits its rows nearly as well.
-OTHER_BASIN, OTHER_BASINS, WORTH_A_TRY = 0.3, 3, 1.1
+# A resample is fitted again from a law of another basin (an exponent differs by this much in log(1 + alpha)) that fits its
+# rows nearly as well: up to so many times, among the ends of all resamples and of the starts of every 64th.
+OTHER_BASIN, WORTH_A_TRY, OTHER_BASINS, SCOUT_EVERY = 0.3, 1.1, 1, 64
 # Times that a resample is drawn until it determines the law.
 DRAWS = 100
 
@@ -56,7 +58,7 @@ def resample(
     jobs: int = 1,
     unfinished: Path | None = None,
 ) -> pd.DataFrame:
-    """Laws fitted to resamples of the rows, and to the rows without each run.
+    """Laws fitted to resamples of the rows.
 
     Parameters
     ----------
@@ -68,9 +70,8 @@ def resample(
 
     Returns
     -------
-    One row a fit: `kind` (resample, or leave_one_out by run), `unit`, `draws` (how often it was drawn until the rows
-    determined a law), and the law: exponent_<role>, log_coefficient_<role>, irreducible_loss, objective; of a hull
-    slope_<quantity> and intercept_<quantity>.
+    One row a resample: `unit`, `draws` (how often it was drawn until its rows determined a law), and the law:
+    exponent_<role>, log_coefficient_<role>, irreducible_loss, objective; of a hull slope_<quantity>, intercept_<quantity>.
 
     Raises
     ------
@@ -91,16 +92,11 @@ def resample(
     else:
         chunks = [work(i) for i in range(len(starts))]
     found = np.concatenate([*chunks, np.empty((0, len(names_of(fit)) + 1))])[: bootstrap.resamples]
-    if by_run:
-        left_out = again(1 - np.eye(number))
-        found = np.concatenate([found, np.c_[np.ones(number), left_out]])
-    draws = pd.DataFrame(found, columns=["draws", *names_of(fit)])
-    kinds = np.where(np.arange(len(draws)) < bootstrap.resamples, "resample", "leave_one_out")
-    draws.insert(0, "kind", kinds)
-    draws.insert(1, "unit", "run" if by_run else "row")
+    draws = pd.DataFrame(found, columns=["draws", *names_of(fit)]).astype({"draws": int})
+    draws.insert(0, "unit", "run" if by_run else "row")
     for path in sorted(unfinished.glob("*.npy")) if unfinished else ():
         path.unlink()
-    return draws.astype({"draws": int})
+    return draws
 
 
 def names_of(fit: HuberFit | HullFit) -> list[str]:
@@ -129,9 +125,7 @@ def _key(fit: HuberFit | HullFit, by_run: bool, seed: int, size: int) -> str:
     return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
-def _chunk(
-    again: Refit, number: int, size: int, seed: int, key: str, unfinished: Path | None, index: int
-) -> Array:
+def _chunk(again: Refit, number: int, size: int, seed: int, key: str, unfinished: Path | None, index: int) -> Array:
     """The laws of one chunk, and before each how often it was drawn; read back where it was finished before."""
     path = None if unfinished is None else unfinished / f"{key}-{index}.npy"
     if path is not None and path.is_file():
@@ -187,36 +181,48 @@ class _HuberRefit:
                 continue  # so many values that a resample has enough
             has = np.zeros((counts.shape[1], len(values)), dtype=bool)
             has[self.units, code] = True
-            enough &= (drawn.astype(np.float32) @ has.astype(np.float32) > 0).sum(1) >= min(DISTINCT_VALUES, len(values))
+            enough &= (drawn.astype(np.float32) @ has.astype(np.float32) > 0).sum(1) >= min(
+                DISTINCT_VALUES, len(values)
+            )
         return np.asarray(enough)
 
     def _laws(self, counts: Array) -> Array:
         problem, centre = problem_of(self.rows, self.fit.overestimate_penalty)
         start = phi_of(self.fit.law, centre)
-        phi, value = self._polish(problem, counts, np.repeat(start, len(counts), 0))
-        # Few resamples have their lowest minimum in another basin than the fit, and some of them end there by themselves.
-        delta, each, going = self.fit.huber_delta * FIRST_DELTA, np.arange(len(phi)), np.arange(len(phi))
-        tried: list[Array] = []
+        phi, value = self._polish(problem, counts, np.repeat(start, len(counts), 0), FIRST_DELTA)
+        # Few resamples have their lowest minimum in another basin than the fit. Some end there by themselves, and starts of
+        # their own lead a few more to what basins there are.
+        ends = np.concatenate([phi, *(self._scout(problem, times) for times in counts[::SCOUT_EVERY])])
+        by_unit = self._objectives(problem, ends, self.fit.huber_delta * PROBE_DELTA)
+        basin, own = np.log1p(exponents(ends)), np.log1p(exponents(phi))
+        tried = np.zeros((len(ends), len(phi)), dtype=bool)
         for _ in range(OTHER_BASINS):
-            at_ends = self._objectives(problem, phi, delta) @ counts.T
-            worth = at_ends / at_ends[each, each] < WORTH_A_TRY
-            basin = np.log1p(exponents(phi))
-            tried.append(basin.copy())
-            for seen in tried:
-                worth &= np.abs(basin[:, None] - seen[None]).max(-1) > OTHER_BASIN
-            best = np.where(worth, at_ends, np.inf).argmin(0)
-            going = going[worth[best[going], going]]
+            tried |= np.abs(basin[:, None] - own[None]).max(-1) < OTHER_BASIN
+            at_ends = by_unit @ counts.T
+            other = np.where(tried, np.inf, at_ends)
+            best = other.argmin(0)
+            going = np.flatnonzero(other.min(0) < WORTH_A_TRY * at_ends[np.arange(len(phi)), np.arange(len(phi))])
             if not len(going):
                 break
-            tried.append(basin[best])
-            second, lower = self._polish(problem, counts[going], phi[best[going]])
+            second, lower = self._polish(problem, counts[going], ends[best[going]], PROBE_DELTA)
+            tried |= np.abs(basin[:, None] - basin[best][None]).max(-1) < OTHER_BASIN
             better = lower < value[going]
             phi[going[better]], value[going[better]] = second[better], lower[better]
         k, alpha = len(centre), exponents(phi)
         return np.c_[alpha, np.log(phi[:, :k]) + alpha * centre, phi[:, 2 * k], value]
 
-    def _polish(self, problem: Problem, counts: Array, start: Array) -> tuple[Array, Array]:
-        """Minima from one start a resample, each over the rows that it has drawn."""
+    def _scout(self, problem: Problem, times: Array) -> Array:
+        """Minima (starts, p) of one resample from screened starts."""
+        weights = times[self.units]
+        drawn = np.flatnonzero(weights)
+        weights = weights[drawn] if problem.weights is None else weights[drawn] * problem.weights[drawn]
+        own = Problem(problem.u[:, drawn], problem.log_loss[drawn], weights, problem.overestimate_penalty)
+        starts = screened_starts(own, STARTS, np.random.default_rng(0))
+        found = minimize(starts, own, self.fit.huber_delta * PROBE_DELTA, tolerance=STAGE_TOLERANCE)
+        return found.phi
+
+    def _polish(self, problem: Problem, counts: Array, start: Array, first: float) -> tuple[Array, Array]:
+        """Minima from one start a resample, each over the rows that it has drawn, from `first` deltas on."""
         found, values = [], []
         size = max(1, BATCH // problem.rows)
         for some in (slice(i, i + size) for i in range(0, len(counts), size)):
@@ -228,7 +234,7 @@ class _HuberRefit:
                 weights = weights * problem.weights[drawn]
             u = np.ascontiguousarray(problem.u[:, drawn].transpose(1, 0, 2))
             own = Problem(u, problem.log_loss[drawn], weights, problem.overestimate_penalty)
-            minima = minimize(start[some], own, self.fit.huber_delta, FIRST_DELTA * self.fit.huber_delta, TOLERANCE)
+            minima = minimize(start[some], own, self.fit.huber_delta, first * self.fit.huber_delta, TOLERANCE)
             found.append(minima.phi)
             values.append(minima.objective)
         return np.concatenate(found), np.concatenate(values)
@@ -245,7 +251,9 @@ class _HuberRefit:
             if problem.weights is not None:
                 huber *= problem.weights[rows]
             units = self.units[rows]
-            total += huber @ csr_array((np.ones(len(units)), (np.arange(len(units)), units)), (len(units), total.shape[1]))
+            total += huber @ csr_array(
+                (np.ones(len(units)), (np.arange(len(units)), units)), (len(units), total.shape[1])
+            )
         return total
 
 

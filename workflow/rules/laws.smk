@@ -1,19 +1,21 @@
 """Laws: every fit of the config.
 
-losses/losses.parquet → laws/<fit>.json; with the authors' published fits → laws/published.{csv,html}
+losses/losses.parquet → laws/<fit>.json, and the same law fitted to resamples, laws/<fit>.parquet; with the authors' published fits → laws/published.{csv,html}
 """
 
 
 rule law:
-    """One fit: convex hull (Approach 1) or Huber (Approach 3)."""
+    """One fit, convex hull (Approach 1) or Huber (Approach 3), with its intervals."""
     input:
         losses="<results>/losses/losses.parquet",
         code=modules(
-            *(f"laws/{name}" for name in ("__init__", "fit", "hull", "minimize", "power_law", "rows", "starts")),
+            *(f"laws/{name}" for name in ("__init__", "certificate", "fit", "hull", "minimize", "power_law")),
+            *(f"laws/{name}" for name in ("resampling", "rows", "starts", "uncertainty")),
             "losses/selections",
         ),
     output:
-        "<results>/laws/{fit}.json",
+        law="<results>/laws/{fit}.json",
+        resamples="<results>/laws/{fit}.parquet",
     log:
         "<results>/logs/laws/{fit}.log",
     conda:
@@ -22,6 +24,8 @@ rule law:
         fit=fit_of,
         query=query_of_fit,
         seed=config["seed"],
+        bootstrap=config["bootstrap"],
+        unfinished=f"{RESULTS}/laws/unfinished/{{fit}}",
     script:
         "../../scripts/law.py"
 
