@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemstones.errors import UserError
-from gemstones.laws.certificate import ranges
+from gemstones.laws.certificate import open_ends, ranges
 from gemstones.laws.fit import HuberFit, fit_huber
 from gemstones.laws.hull import HullFit, Line, best_per_bin, fit_hull, lower_hull
 from gemstones.laws.power_law import Allocation, PowerLaw
@@ -60,6 +60,7 @@ def assess(
     evidence = dict(found.evidence)
     if isinstance(found, HuberFit):
         evidence["ranges"] = ranges(found, rows)
+        found = replace(found, warnings=(*found.warnings, *open_ends(found, evidence["ranges"])))
     resamples = resample(found, rows, bootstrap, seed, jobs, unfinished)
     if len(resamples):
         evidence["intervals"] = Uncertainty(found, resamples, bootstrap.level).to_json()

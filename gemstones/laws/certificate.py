@@ -73,6 +73,19 @@ def ranges(fit: HuberFit, table: pd.DataFrame) -> dict[str, list[float]]:
     return {name: inside[parameter == j].tolist() for j, name in enumerate(names)}
 
 
+def open_ends(fit: HuberFit, found: dict[str, list[float]]) -> list[str]:
+    """What :func:`ranges` leaves open, one sentence each, where the optimum itself is inside its bounds."""
+    sentences = []
+    for name, value in zip(found, (*fit.law.exponents, fit.law.irreducible_loss), strict=True):
+        low, high = found[name]
+        top = np.inf if name == "irreducible_loss" else EXPONENT_BOUNDS[1]
+        for end, bound in ((low, 0.0), (high, top)):
+            if end == bound != value:
+                what = name.replace("_", " ", 1)
+                sentences.append(f"{what} is hardly identified: {bound:g} raises the objective by less than 1 %")
+    return sentences
+
+
 def _between(inside: Array, outside: Array, excess: Array) -> Array:
     """Where the objective should cross its limit, were it quadratic, but well within the two ends."""
     share = np.clip(1 - np.sqrt(np.maximum(excess, 0) / EXCESS), 0.1, 0.5)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -94,8 +95,8 @@ def resample(
     found = np.concatenate([*chunks, np.empty((0, len(names_of(fit)) + 1))])[: bootstrap.resamples]
     draws = pd.DataFrame(found, columns=["draws", *names_of(fit)]).astype({"draws": int})
     draws.insert(0, "unit", "run" if by_run else "row")
-    for path in sorted(unfinished.glob("*.npy")) if unfinished else ():
-        path.unlink()
+    if unfinished is not None and unfinished.is_dir():
+        shutil.rmtree(unfinished)
     return draws
 
 
