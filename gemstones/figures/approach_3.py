@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from gemstones.errors import UserError
 from gemstones.figures.axes import Form, beyond_data, beyond_handle, legend_below, log_axis
@@ -30,6 +31,7 @@ VARIANTS = {
     "feasible": "feasible: even heads, whole layers",
     "closed_form": "closed form, C = 6NT",
 }
+BAND: dict[str, Any] = {"alpha": 0.13, "linewidth": 0, "zorder": 1}
 INDUSTRY: dict[str, Any] = {"color": GREY, "marker": "x", "markersize": 3.5, "linestyle": "none", "alpha": 0.8}
 
 
@@ -45,6 +47,9 @@ def draw_approach_3(tables: Tables) -> Drawing:
         for (variant, name), rows in series.groupby(["series", "name"], sort=False):
             if rows[column].notna().any():
                 axes.plot(rows["flops"], rows[column], **_look(str(variant), styles.get(str(name))))
+            if variant == "relaxed" and rows[f"{column}_low"].notna().any():
+                ends = (rows[f"{column}_low"], rows[f"{column}_high"])
+                axes.fill_between(rows["flops"], *ends, color=styles[str(name)].color, **BAND)
         industry = series[series["series"] == "industry"]
         _limits(axes, pd.concat([ours[column], industry[column]]))
         axes.set_xlim(ours["flops"].min(), ours["flops"].max())
@@ -95,7 +100,7 @@ def prescribed(tables: Tables) -> pd.DataFrame:
                 aspect_ratio=models["width"] / models["depth"],
             )
         )
-    columns = ["series", "name", "flops", *PANELS]
+    columns = ["series", "name", "flops", *PANELS, *(f"{panel}_{end}" for panel in PANELS for end in ("low", "high"))]
     parts = [part.reindex(columns=columns) for part in parts]
     series = pd.concat([part.astype(dict.fromkeys(columns[2:], float)) for part in parts], ignore_index=True)
     return series.assign(series=series["series"].where(series["series"] != "published", series["name"]))
@@ -138,6 +143,9 @@ def _handles(tables: Tables, series: pd.DataFrame) -> list[Artist]:
     handles += [
         Line2D([], [], label=label, **_look(name, UNSTYLED)) for name, label in VARIANTS.items() if name in present
     ]
+    if series["params_low"].notna().any():
+        level = f"{tables.study.bootstrap.level:.0%} interval of the relaxed optimum"
+        handles.append(Patch(label=level, color=GREY, **BAND | {"alpha": 0.3}))
     handles += [Line2D([], [], label=name, **REFERENCE[name]) for name in REFERENCES]
     if "industry" in present:
         handles.append(Line2D([], [], label="industry model", **INDUSTRY))

@@ -20,13 +20,16 @@ from gemstones.laws.power_law import PowerLaw
 from gemstones.suite.counting import MLP_RATIO, Architecture, flops_per_token
 
 if TYPE_CHECKING:
+    from gemstones.laws.uncertainty import Uncertainty
     from gemstones.study import Prescriptions, Suite
 
 Array = NDArray[np.float64]
 
+# What has an interval, where the law's resamples are given.
+QUANTITIES = ["width", "depth", "aspect_ratio", "params", "law_params", "tokens", "tokens_per_param", "loss"]
 COLUMNS = [
     "fit", "variant", "flops", "width", "depth", "aspect_ratio", "param_count", "params", "law_params", "tokens",
-    "tokens_per_param", "loss", "extrapolated",
+    "tokens_per_param", "loss", "extrapolated", *(f"{name}_{end}" for name in QUANTITIES for end in ("low", "high")),
 ]  # fmt: skip
 # Matrices of vocabulary times width in each count.
 EMBEDDINGS = {"params": 2, "params_no_input_embedding": 1, "params_no_embeddings": 0}
@@ -205,7 +208,12 @@ def budgets(spec: Prescriptions) -> Array:
 
 
 def prescribe(
-    law: HuberFit | PowerLaw, budgets: Iterable[float], suite: Suite, fit: str = "", max_flops: float | None = None
+    law: HuberFit | PowerLaw,
+    budgets: Iterable[float],
+    suite: Suite,
+    fit: str = "",
+    max_flops: float | None = None,
+    uncertainty: Uncertainty | None = None,
 ) -> pd.DataFrame:
     """Optimal shapes and tokens over budgets.
 
@@ -216,6 +224,7 @@ def prescribe(
     suite : gives head size, vocabulary, context and the smallest depth.
     fit : name of the fit, for the table.
     max_flops : largest training FLOPs of the fitted rows; by default what the fit recorded.
+    uncertainty : the law's resamples, for intervals: <quantity>_low and _high, of relaxed and closed-form optima.
 
     Returns
     -------
@@ -240,6 +249,15 @@ def prescribe(
     if search.law.slope is not None:
         tables.append(_closed_form(search.law, flops))
     table = pd.concat(tables, ignore_index=True).sort_values("flops", kind="stable", ignore_index=True)
+    if uncertainty is None or uncertainty.resamples.empty:
+        table = table.reindex(columns=[*table.columns, *(name for name in COLUMNS if name.endswith(("_low", "_high")))])
+    else:
+        from gemstones.prescriptions.bands import bands
+
+        table = table.merge(bands(uncertainty, search, flops), how="left", on=["variant", "flops"])
+        unknown = (table["variant"] == "closed_form") & (search.law.param_count == "params")
+        for end in ("low", "high"):
+            table[f"params_{end}"] = table[f"params_{end}"].where(~unknown, table[f"law_params_{end}"])
     return table.assign(
         fit=fit,
         aspect_ratio=table["width"] / table["depth"],

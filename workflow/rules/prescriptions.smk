@@ -1,6 +1,6 @@
 """Prescriptions: what to train for a budget, and what other choices cost.
 
-laws/<fit>.json → prescriptions/<fit>.parquet, prescriptions/overtraining.parquet;
+laws/<fit>.{json,parquet} → prescriptions/<fit>.parquet; laws/<fit>.json → prescriptions/overtraining.parquet;
 losses/losses.parquet → prescriptions/overspend.parquet
 """
 
@@ -9,7 +9,10 @@ rule prescription:
     """The optimal shape and tokens over a range of budgets, by one fit."""
     input:
         law="<results>/laws/{fit}.json",
-        code=modules("prescriptions/optimum", "laws/power_law", "suite/counting"),
+        resamples="<results>/laws/{fit}.parquet",
+        code=modules(
+            "prescriptions/optimum", "prescriptions/bands", "laws/power_law", "laws/uncertainty", "suite/counting"
+        ),
     output:
         "<results>/prescriptions/{fit}.parquet",
     log:

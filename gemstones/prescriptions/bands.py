@@ -1,0 +1,147 @@
+"""Intervals of prescriptions: the optimum of every resample's law, on every budget, all at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gemstones.laws.fit import HuberFit
+from gemstones.laws.power_law import FLOPS_PER_PARAM_TOKEN
+from gemstones.laws.uncertainty import Uncertainty
+from gemstones.prescriptions.optimum import QUANTITIES, Search, real_params
+
+Array = NDArray[np.float64]
+
+# The search looks at so many log-spaced widths and depths first, up to these; then at so many about the best, ever closer.
+WIDTHS, DEPTHS, LARGEST_WIDTH, LARGEST_DEPTH = 56, 44, 4e6, 1e5
+FINE, ROUNDS = 5, 12
+# Laws times grid points that are held at once.
+BATCH = 1_000_000
+
+
+def bands(uncertainty: Uncertainty, search: Search, flops: Array) -> pd.DataFrame:
+    """Interval of each quantity of the relaxed and the closed-form optimum.
+
+    Parameters
+    ----------
+    uncertainty : a law and those of its resamples.
+    search : the same law, and what all shapes share.
+    flops : (m,) budgets.
+
+    Returns
+    -------
+    DataFrame with `variant`, `flops`, and <quantity>_low and <quantity>_high of width, depth, aspect_ratio, params, law_params,
+    tokens, tokens_per_param, loss; null where more than a tenth of the resamples prescribe nothing.
+    """
+    assert isinstance(uncertainty.fit, HuberFit)
+    laws = _Laws(uncertainty)
+    tables = [_table(uncertainty, "relaxed", flops, _relaxed(laws, search, flops))]
+    if search.law.slope is not None:
+        tables.append(_table(uncertainty, "closed_form", flops, _closed_form(laws, flops)))
+    return pd.concat(tables, ignore_index=True)
+
+
+class _Laws:
+    """Exponents and log coefficients (R,) by role, and E (R,), of the resamples."""
+
+    def __init__(self, uncertainty: Uncertainty) -> None:
+        table = uncertainty.resamples
+        assert isinstance(uncertainty.fit, HuberFit)
+        roles = uncertainty.fit.law.covariates
+        self.exponent = {role: table[f"exponent_{role}"].to_numpy(float) for role in roles}
+        self.log_coefficient = {role: table[f"log_coefficient_{role}"].to_numpy(float) for role in roles}
+        self.constant = table["irreducible_loss"].to_numpy(float)
+        others = [self.exponent[role] for role in roles if role != "tokens"]
+        # Without both, the largest model for one token would be the optimum, or the smallest.
+        self.has_optimum = (self.exponent["tokens"] > 0) & (np.max(others, axis=0) > 0)
+
+    def term(self, role: str, log_x: Array, some: slice | NDArray[np.intp]) -> Array:
+        """A / x^alpha of some laws (r,) at log x (r or 1, …)."""
+        wide = (slice(None), *[None] * (log_x.ndim - 1))
+        return np.exp(self.log_coefficient[role][some][wide] - self.exponent[role][some][wide] * log_x)
+
+    def size_terms(self, search: Search, width: Array, depth: Array, some: slice | NDArray[np.intp]) -> Array:
+        """Loss of some laws (r,) at shapes (r or 1, …) without the tokens' term."""
+        x = {
+            "width": width,
+            "depth": depth,
+            "params": real_params(width, depth, search.architecture, search.law.param_count),
+        }
+        wide = (slice(None), *[None] * (width.ndim - 1))
+        loss = self.constant[some][wide]
+        for role in self.exponent:
+            if role != "tokens":
+                loss = loss + self.term(role, np.log(x[role]), some)
+        return loss
+
+
+def _relaxed(laws: _Laws, search: Search, flops: Array) -> dict[str, Array]:
+    """Optimum (R, m) of each law on each budget: a grid of shapes, then ever finer ones about the best."""
+    log_width = np.linspace(np.log(search.width_step), np.log(LARGEST_WIDTH), WIDTHS)
+    log_depth = np.linspace(np.log(search.min_depth), np.log(LARGEST_DEPTH), DEPTHS)
+    w, d = (grid.ravel() for grid in np.meshgrid(log_width, log_depth, indexing="ij"))
+    log_per_token = np.log(search.flops_per_token(np.exp(w), np.exp(d)))
+    log_flops = np.log(flops)
+    affordable = log_per_token <= log_flops[:, None]
+    at_w, at_d = np.empty((len(laws.constant), len(flops))), np.empty((len(laws.constant), len(flops)))
+    for some in _batches(len(laws.constant), len(w)):
+        size = laws.size_terms(search, np.exp(w)[None], np.exp(d)[None], some)
+        per_token = np.exp(laws.exponent["tokens"][some][:, None] * log_per_token)
+        for i, log_budget in enumerate(log_flops):
+            tokens = laws.term("tokens", np.full((1,), log_budget), some)
+            best = np.where(affordable[i], size + tokens[:, None] * per_token, np.inf).argmin(1)
+            at_w[some, i], at_d[some, i] = w[best], d[best]
+    reach_w, reach_d = log_width[1] - log_width[0], log_depth[1] - log_depth[0]
+    window = np.linspace(-1, 1, FINE)
+    for _ in range(ROUNDS):
+        for some in _batches(len(at_w), len(flops) * FINE**2):
+            fine_w = np.maximum(at_w[some][..., None] + reach_w * np.repeat(window, FINE), log_width[0])
+            fine_d = np.maximum(at_d[some][..., None] + reach_d * np.tile(window, FINE), log_depth[0])
+            log_tokens = log_flops[:, None] - np.log(search.flops_per_token(np.exp(fine_w), np.exp(fine_d)))
+            loss = laws.size_terms(search, np.exp(fine_w), np.exp(fine_d), some) + laws.term("tokens", log_tokens, some)
+            best = np.where(log_tokens >= 0, loss, np.inf).argmin(-1)[..., None]
+            at_w[some] = np.take_along_axis(fine_w, best, -1)[..., 0]
+            at_d[some] = np.take_along_axis(fine_d, best, -1)[..., 0]
+        reach_w, reach_d = reach_w / 2, reach_d / 2
+    width, depth = np.exp(at_w), np.exp(at_d)
+    tokens = flops / search.flops_per_token(width, depth)
+    every = slice(None)
+    params = real_params(width, depth, search.architecture)
+    found = {
+        "width": width,
+        "depth": depth,
+        "aspect_ratio": width / depth,
+        "params": params,
+        "law_params": real_params(width, depth, search.architecture, search.law.param_count),
+        "tokens": tokens,
+        "tokens_per_param": tokens / params,
+        "loss": laws.size_terms(search, width, depth, every) + laws.term("tokens", np.log(tokens), every),
+    }
+    return {name: np.where(laws.has_optimum[:, None], values, np.nan) for name, values in found.items()}
+
+
+def _closed_form(laws: _Laws, flops: Array) -> dict[str, Array]:
+    """Hoffmann et al., Eq. 4, for every law: N* and T* (R, m) under C = 6·N·T."""
+    alpha, beta = (
+        np.where(laws.exponent[role] > 0, laws.exponent[role], np.nan)[:, None] for role in ("params", "tokens")
+    )
+    log_a, log_b = (laws.log_coefficient[role][:, None] for role in ("params", "tokens"))
+    log_c = np.log(flops / FLOPS_PER_PARAM_TOKEN)
+    log_n = (np.log(alpha) + log_a - np.log(beta) - log_b + beta * log_c) / (alpha + beta)
+    log_t = log_c - log_n
+    loss = laws.constant[:, None] + np.exp(log_a - alpha * log_n) + np.exp(log_b - beta * log_t)
+    return {"law_params": np.exp(log_n), "tokens": np.exp(log_t), "loss": loss}
+
+
+def _table(uncertainty: Uncertainty, variant: str, flops: Array, found: dict[str, Array]) -> pd.DataFrame:
+    columns: dict[str, Array] = {}
+    for name in QUANTITIES:
+        low, high = uncertainty.interval(found[name]) if name in found else (np.nan, np.nan)
+        columns[f"{name}_low"], columns[f"{name}_high"] = (np.broadcast_to(end, len(flops)) for end in (low, high))
+    return pd.DataFrame({"variant": variant, "flops": flops, **columns})
+
+
+def _batches(number: int, points: int) -> list[slice]:
+    size = max(1, BATCH // points)
+    return [slice(i, i + size) for i in range(0, number, size)]

@@ -1,0 +1,79 @@
+"""Intervals of prescriptions, from the laws of resamples."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gemstones.laws import HuberFit, PowerLaw, Uncertainty
+from gemstones.laws.uncertainty import expanded_tail
+from gemstones.prescriptions.optimum import QUANTITIES, prescribe
+
+BUDGETS = [1e19, 1e21, 1e23]
+
+
+def fit_of(law: PowerLaw) -> HuberFit:
+    numbers = dict.fromkeys(("objective", "gradient_norm", "lowest_curvature", "share_of_starts_at_optimum"), 0.0)
+    return HuberFit(law, 1e-4, n_rows=770, n_runs=22, converged=True, starts=8, **numbers)
+
+
+def resamples_of(laws: list[PowerLaw]) -> pd.DataFrame:
+    rows = []
+    for law in laws:
+        terms = zip(law.covariates, law.exponents, law.log_coefficients, strict=True)
+        row = {"unit": "run", "draws": 1, "irreducible_loss": law.irreducible_loss}
+        for role, exponent, log_coefficient in terms:
+            row |= {f"exponent_{role}": exponent, f"log_coefficient_{role}": log_coefficient}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def test_resamples_that_agree_leave_no_interval_around_the_optimum(published, suite):
+    uncertainty = Uncertainty(fit_of(published), resamples_of([published] * 3))
+    table = prescribe(published, BUDGETS, suite, uncertainty=uncertainty)
+    relaxed = table[table.variant == "relaxed"]
+    for name in QUANTITIES:
+        assert relaxed[f"{name}_low"].to_numpy() == pytest.approx(relaxed[name].to_numpy(), rel=5e-4)
+        assert relaxed[f"{name}_high"].to_numpy() == pytest.approx(relaxed[name].to_numpy(), rel=5e-4)
+    assert table.loc[table.variant == "feasible", "params_low"].isna().all()
+
+
+def test_intervals_are_quantiles_of_the_optima_of_the_resamples(published, suite):
+    generator = np.random.default_rng(0)
+    laws = [
+        PowerLaw(
+            published.covariates,
+            tuple(np.array(published.exponents) * generator.uniform(0.9, 1.1, 4)),
+            tuple(np.array(published.log_coefficients) + generator.uniform(-0.1, 0.1, 4)),
+            published.irreducible_loss,
+        )
+        for _ in range(12)
+    ]
+    table = prescribe(published, BUDGETS, suite, uncertainty=Uncertainty(fit_of(published), resamples_of(laws)))
+    tail = expanded_tail(0.95, 22)
+    optima = [prescribe(law, BUDGETS, suite) for law in laws]
+    for i in table.index[table.variant == "relaxed"]:
+        for name in ("params", "tokens", "aspect_ratio", "loss"):
+            low, high = np.quantile([optimum[name][i] for optimum in optima], [tail, 1 - tail])
+            assert (table[f"{name}_low"][i], table[f"{name}_high"][i]) == pytest.approx((low, high), rel=2e-3)
+
+
+def test_closed_forms_have_intervals_in_the_laws_own_count(two_covariates, suite):
+    laws = [
+        PowerLaw(("params", "tokens"), (0.34 + shift, 0.28), two_covariates.log_coefficients, 1.7)
+        for shift in (-0.02, 0, 0.02)
+    ]
+    table = prescribe(
+        two_covariates, BUDGETS, suite, uncertainty=Uncertainty(fit_of(two_covariates), resamples_of(laws))
+    )
+    closed = table[table.variant == "closed_form"]
+    expected = np.quantile([law.allocation().params(BUDGETS) for law in laws], expanded_tail(0.95, 22), axis=0)
+    assert closed.params_low.to_numpy() == pytest.approx(expected)
+    assert closed.aspect_ratio_low.isna().all()
+    assert (closed.params_low < closed.params).all()
+    assert (closed.params < closed.params_high).all()
+
+
+def test_laws_without_an_optimum_leave_no_interval(published, suite):
+    flat = PowerLaw(published.covariates, (0.2, 0.4, 0.3, 0.0), published.log_coefficients, 1.0)
+    uncertainty = Uncertainty(fit_of(published), resamples_of([published] * 4 + [flat]))
+    assert prescribe(published, BUDGETS, suite, uncertainty=uncertainty).params_low.isna().all()
