@@ -46,7 +46,7 @@ FIRST_DELTA, PROBE_DELTA = 100.0, 10.0
 TOLERANCE = 1e-10
 # A resample is fitted again from a law of another basin (an exponent differs by this much in log(1 + alpha)) that fits its
 # rows nearly as well: up to so many times, among the ends of all resamples and of the starts of every 64th.
-OTHER_BASIN, WORTH_A_TRY, OTHER_BASINS, SCOUT_EVERY = 0.3, 1.1, 1, 64
+OTHER_BASIN, WORTH_A_TRY, OTHER_BASINS, SCOUT_EVERY = 0.3, 1.1, 2, 64
 # Times that a resample is drawn until it determines the law.
 DRAWS = 100
 
