@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +12,10 @@ from matplotlib.figure import Figure
 
 from gemstones.figures.style import RC
 from gemstones.files import write_csv, write_text, write_with
+from gemstones.report import page
 
 # Without dates, so that the same figure is the same file.
 METADATA: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-HTML_ROWS = 200
-CSS = (
-    "body{font:14px/1.4 system-ui,sans-serif;margin:1.5em}table{border-collapse:collapse;margin:0 0 1.5em}"
-    "th,td{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap;"
-    "font-variant-numeric:tabular-nums}"
-    "thead th{border-bottom:2px solid #666;position:sticky;top:0;background:#fff}h2{font-size:1.05em}p{color:#555}"
-)
 
 
 @dataclass(frozen=True)
@@ -59,22 +52,5 @@ def save(drawing: Drawing, stem: str | Path) -> None:
 
 def to_html(drawing: Drawing, name: str) -> str:
     """A self-contained page with the further tables and the head of the drawn data."""
-    title = html.escape(name.replace("_", " "))
-    parts = [f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{CSS}</style>']
-    for heading, table in {**drawing.tables, f"Drawn data: {name.replace('_', ' ')}": drawing.data}.items():
-        parts.append(f"<h2>{html.escape(heading)}</h2>")
-        if len(table) > HTML_ROWS:
-            parts.append(f"<p>The first {HTML_ROWS} of {len(table)} rows; {html.escape(name)}.csv has all of them.</p>")
-        parts.append(table.head(HTML_ROWS).map(_cell).to_html(index=False, border=0))
-    return "\n".join(parts) + "\n</html>\n"
-
-
-def _cell(value: object) -> str:
-    """Four significant digits, whole numbers in full up to a million."""
-    if value is None or value is pd.NA or value != value:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if float(value).is_integer() and abs(value) < 1e6:
-        return f"{int(value)}"
-    return f"{value:.4g}"
+    title = name.replace("_", " ")
+    return page({**drawing.tables, f"Drawn data: {title}": drawing.data}, title, f"{name}.csv")

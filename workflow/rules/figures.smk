@@ -14,6 +14,7 @@ rule figure:
             *(f"figures/{name}" for name in ("__init__", "axes", "inputs", "output", "published", "style")),
             *(f"laws/{name}" for name in ("fit", "hull", "power_law")),
             "losses/selections",
+            "report",
         ),
     output:
         svg="<results>/figures/{figure}.svg",
