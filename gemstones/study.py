@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
@@ -181,11 +182,19 @@ class Training(Config):
     keep_checkpoints: KeepCheckpoints = "milestones"
 
 
+class Exclusion(Config):
+    """Rows that no later stage sees."""
+
+    query: str = Field(description="pandas query over the losses table")
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
 class Losses(Config):
     sources: Annotated[tuple[Literal["trained", "released"], ...], Field(min_length=1)] = ("trained",)
     continuity_tolerance: Positive = Field(
         default=0.05, description="how far, in nats, a loss repeated after a resume may lie from the first one"
     )
+    exclusions: dict[RowName, Exclusion] = {}
 
 
 class Approach1(Config):
@@ -334,12 +343,13 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
     UserError
         One line a fault: the file, the key's path, what is wrong and what would be right.
     """
-    from gemstones.losses.selections import check_selections
+    from gemstones.losses.selections import check_queries
     from gemstones.suite.runs import check_runs
 
     try:
         study = Study.model_validate(dict(config))
-        check_selections(study.selections)
+        check_queries({f"selections.{name}": query for name, query in study.selections.items()})
+        check_queries({f"losses.exclusions.{name}.query": it.query for name, it in study.losses.exclusions.items()})
         check_runs(study)
     except ValidationError as error:
         raise UserError("\n".join(f"{source}: {line}" for line in fault_lines(error, Study))) from None

@@ -1,4 +1,4 @@
-"""Selections: named pandas queries over the losses table."""
+"""Selections and exclusions: named pandas queries over the losses table."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from gemstones.losses.columns import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from gemstones.study import Exclusion
 
 
 def select(table: pd.DataFrame, query: str, name: str) -> pd.DataFrame:
@@ -26,22 +28,54 @@ def select(table: pd.DataFrame, query: str, name: str) -> pd.DataFrame:
     UserError
         If the query cannot be evaluated or matches no row.
     """
-    try:
-        rows = table.query(" ".join(query.split()), engine="python")
-    except Exception as error:
-        raise UserError(f"selections.{name}: {str(error).splitlines()[0]} in: {query}") from None
-    if rows.empty:
-        raise UserError(f"selections.{name}: no row of the losses table matches: {query}")
-    return rows.reset_index(drop=True)
+    return _matching(table, query, f"selections.{name}").reset_index(drop=True)
 
 
-def check_selections(selections: Mapping[str, str]) -> None:
-    """Fail early on a query that is no expression or names an unknown column: raises UserError."""
-    for name, query in selections.items():
+def exclude(table: pd.DataFrame, exclusions: Mapping[str, Exclusion]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Take the rows that exclusions name out of the losses table.
+
+    Parameters
+    ----------
+    table : its index tells rows apart.
+
+    Returns
+    -------
+    The rows that stay, and those taken out with two more columns: `exclusion` (the first that names the row), `reason`.
+
+    Raises
+    ------
+    UserError
+        If a query cannot be evaluated or matches no row, or no row would stay.
+    """
+    taken: dict[int, str] = {}
+    for name, exclusion in exclusions.items():
+        for index in _matching(table, exclusion.query, f"losses.exclusions.{name}.query").index:
+            taken.setdefault(index, name)
+    if taken and len(taken) == len(table):
+        raise UserError("losses.exclusions: every row of the losses table is taken out; wanted: some that stay")
+    names = [taken[index] for index in sorted(taken)]
+    reasons = [exclusions[name].reason for name in names]
+    out = table.loc[sorted(taken)].assign(exclusion=names, reason=reasons)
+    return table.drop(index=out.index).reset_index(drop=True), out.reset_index(drop=True)
+
+
+def check_queries(queries: Mapping[str, str]) -> None:
+    """Fail early on a query, by its key in the config, that is no expression or names an unknown column: UserError."""
+    for key, query in queries.items():
         try:
             tree = ast.parse(" ".join(query.split()), mode="eval")
         except SyntaxError:
-            raise UserError(f"selections.{name}: not a query: {query}") from None
+            raise UserError(f"{key}: not a query: {query}") from None
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and node.id not in COLUMNS:
-                raise UserError(f"selections.{name}: unknown column '{node.id}'; choose one of {', '.join(COLUMNS)}")
+                raise UserError(f"{key}: unknown column '{node.id}'; choose one of {', '.join(COLUMNS)}")
+
+
+def _matching(table: pd.DataFrame, query: str, key: str) -> pd.DataFrame:
+    try:
+        rows = table.query(" ".join(query.split()), engine="python")
+    except Exception as error:
+        raise UserError(f"{key}: {str(error).splitlines()[0]} in: {query}") from None
+    if rows.empty:
+        raise UserError(f"{key}: no row of the losses table matches: {query}")
+    return rows

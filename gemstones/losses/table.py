@@ -89,7 +89,9 @@ def _fault(error: pa.errors.SchemaError, table: pd.DataFrame) -> str:
 
 
 def read(path: str | Path) -> pd.DataFrame:
-    """Read a losses table that this project wrote."""
+    """Read a losses table that this project wrote: a parquet, or the CSV of excluded rows."""
+    if Path(path).suffix == ".csv":
+        return pd.read_csv(path, dtype={name: column.dtype for name, column in COLUMNS.items()})
     return pd.read_parquet(path)
 
 

@@ -35,6 +35,21 @@ def test_sections_are_frozen_and_closed():
         (["fits", "all", "approach"], 2, r"fits\.all: .*approach"),
         (["selections", "all"], "stp > 3", r"selections\.all: unknown column 'stp'; choose one of suite, run"),
         (["selections", "all"], "step >", r"selections\.all: not a query"),
+        (
+            ["losses", "exclusions"],
+            {"a": {"query": "stp > 3", "reason": "x"}},
+            r"exclusions\.a\.query: unknown column 'stp'",
+        ),
+        (
+            ["losses", "exclusions"],
+            {"a": {"query": "step > 3"}},
+            r"losses\.exclusions\.a\.reason: this key is required",
+        ),
+        (
+            ["losses", "exclusions"],
+            {"a": {"query": "step > 3", "reason": " "}},
+            r"exclusions\.a\.reason: .*1 character",
+        ),
         (["figures", "rainbow"], {"kind": "rainbow", "fits": ["x"]}, r"figures\.rainbow\.fits: unknown fit 'x'"),
         (["figures", "a b"], {"kind": "shapes"}, r"figures.*a name has letters, digits and underscores only"),
         (["runs", "cooldown", "anchors"], [9000], r"runs\.cooldown\.anchors: 9000 lies beyond"),

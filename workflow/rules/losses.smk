@@ -1,6 +1,7 @@
 """Losses: one table, whoever trained the models.
 
-training/<run>/ → losses/trained.parquet; the authors' files → losses/released.parquet; both → losses/losses.parquet
+training/<run>/ → losses/trained.parquet; the authors' files → losses/released.parquet;
+both → losses/losses.parquet, losses/excluded.csv → losses/anomalies.{csv,html}
 """
 
 
@@ -19,7 +20,8 @@ rule trained_losses:
     conda:
         "../../envs/analysis.yaml"
     params:
-        config=sections("suite", "runs", "losses"),
+        config=sections("suite", "runs"),
+        tolerance=config["losses"]["continuity_tolerance"],
         training=f"{RESULTS}/training",
     script:
         "../../scripts/trained_losses.py"
@@ -50,14 +52,18 @@ rule released_losses:
 
 
 rule losses:
-    """The losses table: all sources of the study, checked."""
+    """The losses table: all sources of the study, checked, without the rows that the config excludes."""
     input:
-        expand("<results>/losses/{source}.parquet", source=config["losses"]["sources"]),
+        sources=expand("<results>/losses/{source}.parquet", source=config["losses"]["sources"]),
+        code=modules("losses/table", "losses/columns", "losses/selections"),
     output:
-        "<results>/losses/losses.parquet",
+        losses="<results>/losses/losses.parquet",
+        excluded="<results>/losses/excluded.csv",
     log:
         "<results>/logs/losses/losses.log",
     conda:
         "../../envs/analysis.yaml"
+    params:
+        exclusions=config["losses"]["exclusions"],
     script:
         "../../scripts/losses.py"

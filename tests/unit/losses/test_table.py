@@ -7,7 +7,8 @@ import pytest
 from gemstones.errors import UserError
 from gemstones.losses import table
 from gemstones.losses.columns import COLUMNS
-from gemstones.losses.selections import select
+from gemstones.losses.selections import exclude, select
+from gemstones.study import Exclusion
 
 
 @pytest.fixture
@@ -62,3 +63,40 @@ def test_selecting_nothing_is_an_error(rows):
     assert list(select(checked, "step % 20 == 0", "even")["step"]) == [20, 40]
     with pytest.raises(UserError, match=r"selections\.none: no row"):
         select(checked, "step > 99", "none")
+
+
+def test_excluded_rows_are_taken_out_with_the_first_reason_that_names_them(rows, tmp_path):
+    checked = table.check(rows, "t.csv")
+    exclusions = {
+        "late": Exclusion(query="step >= 40", reason="too late"),
+        "last": Exclusion(query="step == 50", reason="the last"),
+    }
+    stay, excluded = exclude(checked, exclusions)
+    assert list(stay["step"]) == [10, 20, 30]
+    assert list(excluded["step"]) == [40, 50]
+    assert list(excluded["exclusion"]) == ["late", "late"]
+    assert list(excluded["reason"]) == ["too late", "too late"]
+    excluded.to_csv(tmp_path / "excluded.csv", index=False)
+    again = table.read(tmp_path / "excluded.csv")
+    pd.testing.assert_frame_equal(again[[*COLUMNS]], excluded[[*COLUMNS]])
+
+
+def test_without_exclusions_nothing_changes(rows):
+    checked = table.check(rows, "t.csv")
+    stay, excluded = exclude(checked, {})
+    pd.testing.assert_frame_equal(stay, checked)
+    assert excluded.empty
+    assert list(excluded.columns) == [*COLUMNS, "exclusion", "reason"]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("step > 99", r"losses\.exclusions\.x\.query: no row of the losses table matches: step > 99"),
+        ("step > 'a'", r"losses\.exclusions\.x\.query: .* in: step > 'a'"),
+        ("step > 0", r"losses\.exclusions: every row of the losses table is taken out"),
+    ],
+)
+def test_an_exclusion_that_cannot_be_meant_is_an_error(rows, query, message):
+    with pytest.raises(UserError, match=message):
+        exclude(table.check(rows, "t.csv"), {"x": Exclusion(query=query, reason="y")})
