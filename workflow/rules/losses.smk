@@ -67,3 +67,25 @@ rule losses:
         exclusions=config["losses"]["exclusions"],
     script:
         "../../scripts/losses.py"
+
+
+rule anomalies:
+    """Spikes, gaps and unusual speeds of runs, each with its reason."""
+    input:
+        losses="<results>/losses/losses.parquet",
+        excluded="<results>/losses/excluded.csv",
+        code=modules("losses/anomalies", "losses/columns", "losses/table", "report"),
+    output:
+        csv="<results>/losses/anomalies.csv",
+        html=report(
+            "<results>/losses/anomalies.html",
+            caption="../report/anomalies.rst",
+            category="2 Losses",
+            labels={"figure": "anomalies", "shown as": "table"},
+        ),
+    log:
+        "<results>/logs/losses/anomalies.log",
+    conda:
+        "../../envs/analysis.yaml"
+    script:
+        "../../scripts/anomalies.py"
