@@ -60,6 +60,7 @@ rule all:
     input:
         "<results>/suite/shapes.csv",
         "<results>/losses/losses.parquet",
+        "<results>/losses/anomalies.csv",
         law_files,
         prescription_files,
         expand("<results>/figures/{figure}.png", figure=study.figures),

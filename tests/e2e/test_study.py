@@ -14,6 +14,7 @@ def test_every_stage_has_its_files(finished):
     results = finished / "results/tiny"
     for path in (
         "suite/shapes.csv", "suite/plan.csv", "training/data/manifest.json", "losses/losses.parquet",
+        "losses/excluded.csv", "losses/anomalies.html", "laws/without_anomalies.html",
         "laws/approach_1_all.json", "laws/approach_3_all.json", "prescriptions/approach_3_all.parquet",
         "prescriptions/overspend.parquet", "prescriptions/overtraining.parquet",
         *(f"figures/rainbow.{suffix}" for suffix in ("svg", "pdf", "png", "csv", "html")),
@@ -64,4 +65,6 @@ def test_the_report_holds_figures_and_tables(project):
     for name in ("rainbow", "loss_curves", "overspend"):
         assert f"{name}.png" in report
         assert f"{name}.html" in report
+    assert "anomalies.html" in report
+    assert "without_anomalies.html" in report
     assert "3 Laws" in report

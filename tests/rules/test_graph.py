@@ -45,6 +45,13 @@ def test_one_fit_needs_the_table_and_nothing_beside(fresh):
     assert count(jobs) == {"released_losses": 1, "losses": 1, "law": 1}
 
 
+def test_anomalies_and_their_effect_need_the_table_and_no_fit(fresh):
+    target = "results/released/laws/without_anomalies.csv"
+    jobs = dry_run(fresh, "config/released.yaml", (target,))
+    assert count(jobs) == {"released_losses": 1, "losses": 1, "anomalies": 1, "anomaly_effect": 1}
+    assert {"anomalies", "anomaly_effect"} <= set(count(dry_run(fresh, "config/config.yaml")))
+
+
 def test_a_job_waits_for_the_one_before_it(fresh):
     target = "results/mini/training/32x1-cooldown-270/steps/296.json"
     jobs = dry_run(fresh, "config/config.yaml", (target,))
@@ -73,6 +80,10 @@ def test_the_frontier_profile_is_found_by_its_name():
     ("section", "message"),
     [
         ({"recipe": {"lr_bas": 1}}, "config/bad.yaml: recipe.lr_bas: unknown key; did you mean 'lr_base'?"),
+        (
+            {"losses": {"exclusions": {"x": {"query": "stp < 20", "reason": "x"}}}},
+            "config/bad.yaml: losses.exclusions.x.query: unknown column 'stp'",
+        ),
         ({"plan": {"walltime_minutes": "2h"}}, "config/bad.yaml: plan.walltime_minutes: "),
         (
             {"overtraining": {"fit": "none", "flops": [1e9]}},

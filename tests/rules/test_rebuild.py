@@ -33,7 +33,7 @@ def test_editing_one_fit_reruns_it_and_what_hangs_on_it(project):
     jobs = dry_run(project)
     assert [job.wildcards["fit"] for job in jobs if job.rule == "law"] == ["approach_3_all"]
     assert [job.wildcards["figure"] for job in jobs if job.rule == "figure"] == ["rainbow"]
-    assert count(jobs) == {"law": 1, "prescription": 1, "overtraining": 1, "figure": 1}
+    assert count(jobs) == {"law": 1, "anomaly_effect": 1, "prescription": 1, "overtraining": 1, "figure": 1}
 
 
 def test_editing_a_selection_reruns_its_fits_and_figures(project):
@@ -55,6 +55,14 @@ def test_a_new_fit_redraws_the_figures_whose_colours_it_changes(project):
     jobs = dry_run(project)
     assert [job.wildcards["fit"] for job in jobs if job.rule == "law"] == ["first"]
     assert [job.wildcards["figure"] for job in jobs if job.rule == "figure"] == ["rainbow"]
+
+
+def test_an_exclusion_reruns_all_after_the_losses_and_no_training(project):
+    exclusions = "losses: {exclusions: {early: {query: step < 20, reason: warm-up}}}\n"
+    edit(project / "config/tiny.yaml", "selections:\n", f"{exclusions}\nselections:\n")
+    jobs = count(dry_run(project))
+    assert {"losses", "anomalies", "law", "anomaly_effect", "overspend", "figure"} <= set(jobs)
+    assert not any(rule.startswith(("train", "data")) for rule in jobs)
 
 
 def test_editing_the_counting_reruns_every_table_and_no_training(project):

@@ -87,9 +87,9 @@ def last_manifests(wildcards):
 
 
 def law_files(wildcards):
-    """Every fit, and the table of published ones where the rows are the authors'."""
-    published = ["<results>/laws/published.csv"] if "released" in study.losses.sources else []
-    return expand("<results>/laws/{fit}.json", fit=study.fits) + published
+    """Every fit, and the tables that set them side by side."""
+    tables = ["without_anomalies"] + (["published"] if "released" in study.losses.sources else [])
+    return expand("<results>/laws/{fit}.json", fit=study.fits) + expand("<results>/laws/{table}.csv", table=tables)
 
 
 def prescription_files(wildcards):

@@ -1,6 +1,7 @@
 """Laws: every fit of the config.
 
-losses/losses.parquet → laws/<fit>.json, and the same law fitted to resamples, laws/<fit>.parquet; with the authors' published fits → laws/published.{csv,html}
+losses/losses.parquet → laws/<fit>.json, and laws/<fit>.parquet, the same law fitted to resamples;
+with losses/anomalies.csv → laws/without_anomalies.{csv,html}; with the authors' published fits → laws/published.{csv,html}
 """
 
 
@@ -60,3 +61,32 @@ rule published_laws:
         downloads=DOWNLOADS,
     script:
         "../../scripts/published_laws.py"
+
+
+rule anomaly_effect:
+    """Fits with and without the anomalous rows that they saw, side by side."""
+    input:
+        losses="<results>/losses/losses.parquet",
+        anomalies="<results>/losses/anomalies.csv",
+        code=modules(
+            *(f"laws/{name}" for name in ("__init__", "fit", "hull", "minimize", "power_law", "rows", "starts")),
+            *(f"losses/{name}" for name in ("anomalies", "columns", "selections", "table")),
+            "laws/sensitivity",
+            "report",
+        ),
+    output:
+        csv="<results>/laws/without_anomalies.csv",
+        html=report(
+            "<results>/laws/without_anomalies.html",
+            caption="../report/without_anomalies.rst",
+            category="3 Laws",
+            labels={"figure": "without_anomalies", "shown as": "table"},
+        ),
+    log:
+        "<results>/logs/without_anomalies.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        config=sections("fits", "selections", "seed"),
+    script:
+        "../../scripts/anomaly_effect.py"
