@@ -159,8 +159,8 @@ def comparison(case: Case, results: Sequence[Result]) -> str:
                 result.method,
                 f"{result.starts:,} of {result.grid:,}" if sampled else f"{result.starts:,}",
                 seconds(result.cpu),
-                ("≈ " if sampled else "") + seconds(whole),
-                ("≈ " if sampled else "") + f"{whole / ours.cpu:,.0f}",
+                estimate(whole) if sampled else seconds(whole),
+                estimate(whole / ours.cpu) if sampled else f"{whole / ours.cpu:,.0f}",
                 f"{result.best:.7e}",
                 excess(result.best, lowest),
                 "–" if there is None else f"{there:,}",
@@ -213,6 +213,10 @@ def excess(value: float, lowest: float) -> str:
 
 def seconds(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:#.2g}"
+
+
+def estimate(value: float) -> str:
+    return f"≈ {float(f'{value:.2g}'):,.0f}"
 
 
 def table(header: str, rows: Sequence[Sequence[str]]) -> str:
