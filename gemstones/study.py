@@ -38,6 +38,8 @@ FigureKind = Literal[
     "loss_curves",
     "approach_1",
     "approach_3",
+    "residuals",
+    "held_out",
     "rainbow",
     "overspend",
     "overtraining",
@@ -236,6 +238,16 @@ class Bootstrap(Config):
     level: Fraction = Field(default=0.95, description="share of suites whose interval should hold the truth")
 
 
+class Holdout(Config):
+    """Up to where rows are fitted in the tests from small to large and from short to long; all others are predicted.
+
+    By default, and for selections that a limit does not part, it is the geometric middle between smallest and largest.
+    """
+
+    params_at_most: Positive | None = None
+    tokens_at_most: Positive | None = None
+
+
 class Prescriptions(Config):
     """Optimal shapes over a range of budgets, from Approach 3 fits."""
 
@@ -275,6 +287,10 @@ class Study(Config):
     selections: dict[RowName, str] = Field(default={}, description="pandas queries over the losses table")
     fits: dict[RowName, Fit] = {}
     bootstrap: Bootstrap = Bootstrap()
+    holdout: Holdout = Holdout()
+    comparisons: tuple[str, ...] = Field(
+        default=(), description="selections on which laws of several forms are compared"
+    )
     prescriptions: Prescriptions = Prescriptions()
     overspend: Overspend | None = None
     overtraining: Overtraining | None = None
@@ -295,6 +311,8 @@ class Study(Config):
         on_a_budget = [name for name, fit in self.fits.items() if fit.approach == 3 and "tokens" in fit.covariates]
         for name, fit in self.fits.items():
             known(f"fits.{name}.selection", fit.selection, "selection", selections)
+        for name in self.comparisons:
+            known("comparisons", name, "selection", selections)
         for name in self.prescriptions.fits:
             known("prescriptions.fits", name, "Approach 3 fit with tokens", on_a_budget)
         if self.overspend:
@@ -305,18 +323,28 @@ class Study(Config):
                 )
         if self.overtraining:
             known("overtraining.fit", self.overtraining.fit, "Approach 3 fit with tokens", on_a_budget)
-        drawable = {"approach_1": hulls, "approach_3": [name for name in huber if name in self.prescriptions.fits]}
-        kinds = {"approach_1": "Approach 1 fit", "approach_3": "fit among prescriptions.fits"}
+        drawable = {
+            "approach_1": hulls,
+            "approach_3": [name for name in huber if name in self.prescriptions.fits],
+            "residuals": huber,
+        }
+        kinds = {
+            "approach_1": "Approach 1 fit",
+            "approach_3": "fit among prescriptions.fits",
+            "residuals": "Approach 3 fit",
+        }
         for name, figure in self.figures.items():
             for fit_name in figure.fits:
                 names = drawable.get(figure.kind, list(self.fits))
                 known(f"figures.{name}.fits", fit_name, kinds.get(figure.kind, "fit"), names)
-            if figure.kind in ("approach_1", "approach_3", "rainbow") and not figure.fits:
+            if figure.kind in ("approach_1", "approach_3", "rainbow", "residuals") and not figure.fits:
                 faults.append(f"figures.{name}.fits: a figure of kind {figure.kind} draws at least one fit")
             if figure.selection:
                 known(f"figures.{name}.selection", figure.selection, "selection", selections)
             if figure.kind in ("overspend", "overtraining") and getattr(self, figure.kind) is None:
                 faults.append(f"figures.{name}.kind: the figure needs the section '{figure.kind}'")
+            if figure.kind == "held_out" and not self.comparisons:
+                faults.append(f"figures.{name}.kind: the figure needs the section 'comparisons'")
         for reserved in sorted({"overspend", "overtraining"} & set(self.fits)):
             faults.append(f"fits.{reserved}: this name is taken by a table of the same folder; choose another")
         if self.data.validation_tokens < self.suite.context_length:

@@ -15,6 +15,7 @@ spec = study.fits[snakemake.wildcards.fit]
 rows = select(table.read(snakemake.input.losses), params.query, spec.selection)
 law = laws.fit(spec, rows, params.seed)
 law = replace(law, provenance={**law.provenance, "query": params.query})
-law, resamples = laws.assess(law, rows, study.bootstrap, params.seed, snakemake.threads, Path(params.unfinished))
+options = {"seed": params.seed, "jobs": snakemake.threads, "unfinished": Path(params.unfinished)}
+law, resamples = laws.assess(law, rows, study.bootstrap, study.holdout, **options)
 write_parquet(resamples, snakemake.output.resamples, dict(law.provenance))
 write_json(law.to_json(), snakemake.output.law)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+OPTIONAL = ("overspend", "overtraining", "industry", "comparison", "anomalies")
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -28,7 +30,8 @@ class Tables:
     ----------
     losses, shapes : the losses table and the table of shapes (`gemstones.suite.tables.SHAPE_COLUMNS`).
     laws, prescriptions : by the fit's name, in the order of `figure.fits`.
-    overspend, overtraining, industry : None where the study has none.
+    comparison : laws compared on the same rows (:mod:`gemstones.laws.comparison`).
+    overspend, overtraining, industry, comparison, anomalies : None where the study has none.
     """
 
     study: Study
@@ -40,6 +43,8 @@ class Tables:
     overspend: pd.DataFrame | None = None
     overtraining: pd.DataFrame | None = None
     industry: pd.DataFrame | None = None
+    comparison: pd.DataFrame | None = None
+    anomalies: pd.DataFrame | None = None
 
     def rows(self, selection: str | None = None) -> pd.DataFrame:
         """Losses of a selection, by default the figure's own; without one, all runs on the main validation set."""
@@ -86,8 +91,8 @@ def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any
     Parameters
     ----------
     inputs : has the paths `losses` and `shapes` and lists of paths, each of which may be absent or empty: `laws` and
-        `prescriptions` (files are named after fits), `costs` (overspend.parquet, overtraining.parquet) and `industry`
-        (industry.csv).
+        `prescriptions` (files are named after fits), `costs` (overspend.parquet, overtraining.parquet) and `others`
+        (industry.csv, comparison.csv, anomalies.csv).
     figure : the figure's row of the config.
     config : the study's config.
     """
@@ -95,7 +100,7 @@ def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any
     from gemstones.losses.table import read
 
     row = Figure.model_validate(dict(figure))
-    paths = {path.stem: path for name in ("costs", "industry") for path in _paths(inputs, name)}
+    paths = {path.stem: path for name in ("costs", "others") for path in _paths(inputs, name)}
     return Tables(
         study=load(config),
         figure=row,
@@ -103,7 +108,7 @@ def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any
         shapes=pd.read_csv(inputs.shapes),
         laws=_by_fit(row, {path.stem: read_law(path) for path in _paths(inputs, "laws")}),
         prescriptions=_by_fit(row, {path.stem: pd.read_parquet(path) for path in _paths(inputs, "prescriptions")}),
-        **{name: _read_table(paths[name]) for name in ("overspend", "overtraining", "industry") if name in paths},
+        **{name: _read_table(paths[name]) for name in OPTIONAL if name in paths},
     )
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gemstones.laws.power_law import CHINCHILLA
+
 Floats = NDArray[np.float64]
 
-# Besiroglu et al. (2024, arXiv 2404.10102): Hoffmann's parametric law, fitted again.
-CHINCHILLA = {"A": 482.00572, "B": 2085.43420, "alpha": 0.3478, "beta": 0.3658}
 # Kaplan et al. (2020) as plotted by Porian et al. (2024): N = 1.6e9 (C / PF-day)^0.88.
 KAPLAN_PARAMS, KAPLAN_EXPONENT, PF_DAY = 1.6e9, 0.88, 1e15 * 86400
 # Trillions of training tokens, from the models' reports and cards.
@@ -22,10 +22,7 @@ TRAINING_TOKENS = {
 
 def chinchilla_params(flops: Floats) -> Floats:
     """Optimal parameters of Hoffmann's law for C = 6·N·T (Eq 4)."""
-    law = CHINCHILLA
-    total = law["alpha"] + law["beta"]
-    scale = (law["alpha"] * law["A"] / (law["beta"] * law["B"])) ** (1 / total)
-    return np.asarray(scale * (flops / 6) ** (law["beta"] / total))
+    return CHINCHILLA.allocation().params(flops)
 
 
 def kaplan_params(flops: Floats) -> Floats:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gemstones.errors import UserError
 from gemstones.laws.certificate import open_ends, ranges
 from gemstones.laws.fit import HuberFit, fit_huber
+from gemstones.laws.holdout import held_out
 from gemstones.laws.hull import HullFit, Line, best_per_bin, fit_hull, lower_hull
 from gemstones.laws.power_law import Allocation, PowerLaw
 from gemstones.laws.resampling import resample
@@ -22,7 +23,7 @@ from gemstones.laws.uncertainty import Uncertainty
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gemstones.study import Approach1, Approach3, Bootstrap
+    from gemstones.study import Approach1, Approach3, Bootstrap, Holdout
 
 __all__ = [
     "Allocation",
@@ -46,15 +47,17 @@ def assess(
     found: HuberFit | HullFit,
     rows: pd.DataFrame,
     bootstrap: Bootstrap,
+    holdout: Holdout | None = None,
     seed: int = 0,
     jobs: int = 1,
     unfinished: Path | None = None,
 ) -> tuple[HuberFit | HullFit, pd.DataFrame]:
-    """How sure a fit is: itself with its evidence (ranges, intervals), and the laws fitted to resamples of its rows.
+    """How sure a fit is: itself with its evidence (ranges, intervals, held-out errors), and the laws fitted to resamples of its rows.
 
     Parameters
     ----------
     rows : the rows that it was fitted to.
+    holdout : see :func:`gemstones.laws.holdout.held_out`.
     bootstrap, seed, jobs, unfinished : see :func:`gemstones.laws.resampling.resample`.
     """
     evidence = dict(found.evidence)
@@ -64,6 +67,7 @@ def assess(
     resamples = resample(found, rows, bootstrap, seed, jobs, unfinished)
     if len(resamples):
         evidence["intervals"] = Uncertainty(found, resamples, bootstrap.level).to_json()
+    evidence["held_out"] = held_out(found, rows, holdout)
     return replace(found, evidence=evidence), resamples
 
 

@@ -175,3 +175,9 @@ def _row_name(table: pd.DataFrame, position: int) -> str:
         if column in table and table[column].notna().iloc[position]
     ]
     return f"{name} ({', '.join(known)})" if known else name
+
+
+# Besiroglu et al. (2024, arXiv 2404.10102): Hoffmann's law, fitted again to the points of his Figure 4.
+CHINCHILLA = PowerLaw(
+    ("params", "tokens"), (0.3478, 0.3658), (float(np.log(482.00572)), float(np.log(2085.43420))), 1.8172
+)

@@ -39,6 +39,8 @@ FIGURE_CATEGORIES = {
     "cooldown": "2 Losses",
     "approach_1": "3 Laws",
     "rainbow": "3 Laws",
+    "residuals": "3 Laws",
+    "held_out": "3 Laws",
     "approach_3": "4 Prescriptions",
     "overspend": "4 Prescriptions",
     "overtraining": "4 Prescriptions",
@@ -88,7 +90,8 @@ def last_manifests(wildcards):
 
 def law_files(wildcards):
     """Every fit, and the tables that set them side by side."""
-    tables = ["without_anomalies"] + (["published"] if "released" in study.losses.sources else [])
+    tables = ["without_anomalies"]
+    tables += ["comparison"] * bool(study.comparisons) + ["published"] * ("released" in study.losses.sources)
     return expand("<results>/laws/{fit}.json", fit=study.fits) + expand("<results>/laws/{table}.csv", table=tables)
 
 
@@ -136,14 +139,16 @@ def overtraining_law(wildcards):
 def figure_inputs(wildcards):
     """The tables that a figure draws: losses and shapes always, the rest by its kind and fits."""
     figure = study.figures[wildcards.figure]
-    prescribed = [fit for fit in figure.fits if fit in study.prescriptions.fits]
+    prescribed = [fit for fit in figure.fits if fit in study.prescriptions.fits and figure.kind != "residuals"]
+    others = ["<results>/losses/industry.csv"] if "released" in study.losses.sources else []
+    others += ["<results>/laws/comparison.csv"] if figure.kind == "held_out" else []
     return {
         "laws": expand("<results>/laws/{fit}.json", fit=figure.fits),
         "prescriptions": expand("<results>/prescriptions/{fit}.parquet", fit=prescribed),
         "costs": (
             [f"<results>/prescriptions/{figure.kind}.parquet"] if figure.kind in ("overspend", "overtraining") else []
         ),
-        "industry": ["<results>/losses/industry.csv"] if "released" in study.losses.sources else [],
+        "others": others,
         "code": modules(f"figures/{figure.kind}"),
     }
 

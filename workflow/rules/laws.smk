@@ -1,6 +1,6 @@
 """Laws: every fit of the config.
 
-losses/losses.parquet → laws/<fit>.json, and laws/<fit>.parquet, the same law fitted to resamples;
+losses/losses.parquet → laws/<fit>.json, and laws/<fit>.parquet, the same law fitted to resamples; laws/comparison.{csv,html};
 with losses/anomalies.csv → laws/without_anomalies.{csv,html}; with the authors' published fits → laws/published.{csv,html}
 """
 
@@ -10,8 +10,8 @@ rule law:
     input:
         losses="<results>/losses/losses.parquet",
         code=modules(
-            *(f"laws/{name}" for name in ("__init__", "certificate", "fit", "hull", "minimize", "power_law")),
-            *(f"laws/{name}" for name in ("resampling", "rows", "starts", "uncertainty")),
+            *(f"laws/{name}" for name in ("__init__", "certificate", "fit", "holdout", "hull", "minimize")),
+            *(f"laws/{name}" for name in ("power_law", "resampling", "rows", "starts", "uncertainty")),
             "losses/selections",
         ),
     output:
@@ -26,6 +26,7 @@ rule law:
         query=query_of_fit,
         seed=config["seed"],
         bootstrap=config["bootstrap"],
+        holdout=config["holdout"],
         unfinished=f"{RESULTS}/laws/unfinished/{{fit}}",
     script:
         "../../scripts/law.py"
@@ -90,3 +91,35 @@ rule anomaly_effect:
         config=sections("fits", "selections", "seed"),
     script:
         "../../scripts/anomaly_effect.py"
+
+
+rule comparison:
+    """Laws of several forms on the same rows: held-out errors, AIC and BIC."""
+    input:
+        losses="<results>/losses/losses.parquet",
+        code=[
+            *modules(
+                *(f"laws/{name}" for name in ("comparison", "fit", "holdout", "kaplan", "minimize", "power_law")),
+                *(f"laws/{name}" for name in ("published", "rows", "starts")),
+                *(f"losses/{name}" for name in ("released", "selections")),
+                "report",
+            ),
+            RELEASED_HASHES,
+        ],
+    output:
+        csv="<results>/laws/comparison.csv",
+        html=report(
+            "<results>/laws/comparison.html",
+            caption="../report/comparison.rst",
+            category="3 Laws",
+            labels={"figure": "comparison", "shown as": "table"},
+        ),
+    log:
+        "<results>/logs/laws/comparison.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        config=sections("selections", "fits", "holdout", "comparisons", "seed"),
+        downloads=DOWNLOADS,
+    script:
+        "../../scripts/comparison.py"

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from gemstones.figures.inputs import Tables
+from gemstones.laws.comparison import compare_laws
 from gemstones.laws.fit import HuberFit, fit_huber
 from gemstones.laws.hull import HullFit, fit_hull
+from gemstones.laws.power_law import PowerLaw
 from gemstones.losses.selections import select
 from gemstones.losses.table import check
 from gemstones.prescriptions.optimum import budgets, prescribe
@@ -55,6 +57,7 @@ CONFIG: dict[str, Any] = {
             "approach": 3, "selection": "all", "covariates": ["width", "depth", "params", "tokens"],
         },
     },
+    "comparisons": ["all", "late"],
     "prescriptions": {
         "fits": ["approach_3_all", "approach_3_all_width_depth"], "flops_range": [1e11, 1e15], "budgets": 17,
     },
@@ -127,6 +130,13 @@ def small_laws(study: Study, losses: pd.DataFrame, names: list[str]) -> dict[str
     return laws
 
 
+def compared(study: Study, losses: pd.DataFrame) -> pd.DataFrame:
+    """Laws compared on selections; one of them stands for the authors' law."""
+    rows = {name: select(losses, study.selections[name], name) for name in study.comparisons}
+    theirs = {"all": [PowerLaw(("params", "tokens"), (0.35, 0.45), (float(np.log(80)), float(np.log(350))), 1.8)]}
+    return pd.concat([compare_laws(rows[name], name, theirs.get(name, [])) for name in rows], ignore_index=True)
+
+
 def small_study(kind: str, fits: list[str]) -> Tables:
     """Tables with the laws of some fits and everything that follows from them."""
     study = load(CONFIG)
@@ -144,6 +154,7 @@ def small_study(kind: str, fits: list[str]) -> Tables:
         laws={name: laws[name] for name in fits},
         prescriptions=prescriptions,
         overspend=overspend(select(losses, study.selections["all"], "all"), study.overspend.step),
+        comparison=compared(study, losses),
         overtraining=overtraining(
             laws[study.overtraining.fit], study.overtraining.flops, study.suite, study.overtraining.fit
         ),

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import CONFIG, TOKENS_PER_STEP, small_study, small_tables, true_loss
@@ -23,6 +24,7 @@ from gemstones.figures.inputs import Tables, read_tables
 from gemstones.figures.output import Drawing, save
 from gemstones.figures.style import law_styles, model_styles
 from gemstones.files import write_csv, write_json, write_parquet
+from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HullFit
 from gemstones.study import Figure as FigureRow
 from gemstones.study import FigureKind, load
@@ -30,6 +32,7 @@ from gemstones.study import FigureKind, load
 FITS = {
     "approach_1": ["approach_1_all"],
     "approach_3": ["approach_3_all", "approach_3_all_width_depth"],
+    "residuals": ["approach_3_all", "approach_3_all_width_depth"],
     "rainbow": ["approach_1_all", "approach_3_all", "approach_3_late", "approach_3_all_width_depth"],
 }
 KINDS = list(get_args(FigureKind))
@@ -225,10 +228,71 @@ def test_missing_phase_is_one_clear_message(kind: str, phase: str, losses: pd.Da
         draw(tables)
 
 
-@pytest.mark.parametrize("kind", ["approach_1", "approach_3", "rainbow", "overspend", "overtraining"])
+@pytest.mark.parametrize(
+    "kind", ["approach_1", "approach_3", "rainbow", "residuals", "held_out", "overspend", "overtraining"]
+)
 def test_missing_table_is_one_clear_message(kind: str) -> None:
     with pytest.raises(UserError, match=f"figure of kind '{kind}'"):
         draw(small_tables(kind))
+
+
+def test_residuals_are_of_every_row_and_law(drawings: dict[str, Drawing], tables: dict[str, Tables]) -> None:
+    drawing = drawings["residuals"]
+    main = tables["residuals"].rows("all")
+    for name, law in tables["residuals"].laws.items():
+        assert isinstance(law, HuberFit)
+        data = drawing.data[drawing.data["fit"] == name]
+        predicted = law.predict(data.assign(**dict(zip(("width", "depth"), _sides(data["shape"]), strict=True))))
+        assert list(data["residual_percent"]) == pytest.approx(
+            list(100 * np.log(data["loss_nats_per_token"] / predicted))
+        )
+        assert sorted(data["loss_nats_per_token"]) == sorted(main["loss"])
+    panels = drawing.figure.axes
+    assert len(panels) == 6
+    for i, axes in enumerate(panels):
+        name = list(tables["residuals"].laws)[i // 3]
+        drawn = sorted(y for line in axes.get_lines() for y in line.get_ydata() if len(line.get_ydata()) != 2)
+        assert drawn == sorted(drawing.data.loc[drawing.data["fit"] == name, "residual_percent"])
+    # The losses depend on width/depth: less of that is left where the law knows of it.
+    left = drawing.tables["Residuals by model"].groupby("fit")["mean_residual_percent"].std()
+    assert left["approach_3_all_width_depth"] < 0.7 * left["approach_3_all"]
+
+
+def _sides(shapes: pd.Series) -> tuple[pd.Series, pd.Series]:
+    sides = shapes.str.split("x", expand=True).astype(float)
+    return sides[0], sides[1]
+
+
+def test_spikes_are_ringed(tables: dict[str, Tables]) -> None:
+    anomalies = pd.DataFrame(
+        {"run": ["64x3", "96x2", "96x2"], "step": [90, 135, None], "kind": ["spike", "spike", "throughput"]}
+    )
+    drawing = draw(replace(tables["residuals"], anomalies=anomalies))
+    flagged = drawing.data[drawing.data["flagged"]]
+    assert set(zip(flagged["run"], flagged["step"], strict=True)) == {("64x3", 90), ("96x2", 135)}
+    for axes in drawing.figure.axes:
+        (ring,) = [line for line in axes.get_lines() if line.get_markerfacecolor() == "none"]
+        assert len(ring.get_ydata()) == 2
+    assert "spike" in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+
+
+def test_held_out_errors_are_the_tables_in_percent(drawings: dict[str, Drawing], tables: dict[str, Tables]) -> None:
+    drawing, table = drawings["held_out"], tables["held_out"].comparison
+    assert table is not None
+    names = ["leave_one_run_out", "small_to_large", "short_to_long"]
+    for name, axes in zip(names, drawing.figure.axes, strict=True):
+        of_test = drawing.data[drawing.data["test"] == name]
+        assert list(of_test["error_percent"]) == list(100 * table[f"{name}_mean_absolute_error"].dropna())
+        filled, hollow = (
+            sorted(x for line in axes.get_lines() if (line.get_markerfacecolor() == "white") == white
+                   and line.get_marker() != "|" for x in line.get_xdata())
+            for white in (False, True)
+        )  # fmt: skip
+        again = of_test["parameters_from"] == "fitted here"
+        assert filled == sorted(of_test.loc[again, "error_percent"])
+        assert hollow == sorted(of_test.loc[~again, "error_percent"])
+    labels = [label.get_text() for label in drawing.figure.axes[0].get_yticklabels()]
+    assert labels[-3:] == ["params, tokens (authors)", "Chinchilla (published)", "Kaplan (published)"]
 
 
 def test_industry_models_are_drawn_where_given(tables: dict[str, Tables]) -> None:
@@ -267,7 +331,7 @@ def test_tables_are_read_by_the_names_of_their_files(tables: dict[str, Tables], 
         laws=[str(tmp_path / f"{name}.json") for name in reversed(fits)],
         prescriptions=[str(tmp_path / f"{name}.parquet") for name in fits],
         costs=[str(tmp_path / "overspend.parquet")],
-        industry=str(tmp_path / "industry.csv"),
+        others=[str(tmp_path / "industry.csv")],
     )
     read = read_tables(inputs, {"kind": "approach_3", "fits": fits, "selection": None}, CONFIG)
     assert list(read.laws) == fits
