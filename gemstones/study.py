@@ -345,7 +345,8 @@ class Study(Config):
                 faults.append(f"figures.{name}.kind: the figure needs the section '{figure.kind}'")
             if figure.kind == "held_out" and not self.comparisons:
                 faults.append(f"figures.{name}.kind: the figure needs the section 'comparisons'")
-        for reserved in sorted({"overspend", "overtraining"} & set(self.fits)):
+        reserved_names = {"overspend", "overtraining", "published", "without_anomalies", "comparison"}
+        for reserved in sorted(reserved_names & set(self.fits)):
             faults.append(f"fits.{reserved}: this name is taken by a table of the same folder; choose another")
         if self.data.validation_tokens < self.suite.context_length:
             faults.append(

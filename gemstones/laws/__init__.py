@@ -72,18 +72,20 @@ def assess(
 
 
 # The function takes the name over from its module, which is complete by now: `from gemstones.laws import fit`.
-def fit(spec: Approach1 | Approach3, rows: pd.DataFrame, seed: int = 0) -> HuberFit | HullFit:
-    """Fit the law that a config entry asks for to the rows of its selection.
+def fit(spec: Approach1 | Approach3, rows: pd.DataFrame, seed: int = 0, query: str | None = None) -> HuberFit | HullFit:
+    """Fit the law that a config entry asks for to the rows of its selection; `query` is what selected them, for the record.
 
     Raises
     ------
     UserError
         Where the rows do not determine the law; see :func:`fit_huber` and :func:`fit_hull`.
     """
+    found: HuberFit | HullFit
     if spec.approach == 1:
-        return fit_hull(rows, spec.resource, spec.param_count, spec.selection)
-    options = spec.model_dump(exclude={"approach"})
-    return fit_huber(rows, seed=seed, **options)
+        found = fit_hull(rows, spec.resource, spec.param_count, spec.selection)
+    else:
+        found = fit_huber(rows, seed=seed, **spec.model_dump(exclude={"approach"}))
+    return replace(found, provenance={**found.provenance, "query": query}) if query else found
 
 
 def read(path: str | Path) -> HuberFit | HullFit:

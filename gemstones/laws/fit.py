@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gemstones import __version__
 from gemstones.errors import UserError
 from gemstones.laws.minimize import EXPONENT_BOUNDS, Minima, Problem, exponents, from_exponents, minimize
 from gemstones.laws.power_law import PowerLaw, check_covariates, covariate_columns, positive_columns
-from gemstones.laws.rows import Rows, read_rows, rows_sha256
+from gemstones.laws.rows import Rows, read_rows, rows_sha256, versions
 from gemstones.laws.starts import screened_starts
 
 if TYPE_CHECKING:
@@ -57,9 +56,9 @@ class HuberFit:
     weights : column that weighted the rows; None for equal weights.
     overestimate_penalty : weight of rows whose loss the law overestimates, relative to the others.
     warnings : what the data do not identify, one sentence each.
-    provenance : package version, SHA-256 of the rows used, seed, specification.
+    provenance : versions of package and libraries, SHA-256 of the rows used, seed, specification.
     evidence : what was found out about the fit afterwards: `ranges` (:mod:`~gemstones.laws.certificate`), `intervals`
-        (:mod:`~gemstones.laws.uncertainty`), `held_out` (:mod:`~gemstones.laws.holdout`).
+        (:mod:`~gemstones.laws.uncertainty`), `held_out` (:mod:`~gemstones.laws.holdout`), `card` (:mod:`~gemstones.laws.card`).
     """
 
     law: PowerLaw
@@ -129,7 +128,7 @@ SAME_IN_JSON = (
     "objective", "n_rows", "n_runs", "gradient_norm", "converged", "lowest_curvature", "starts",
     "share_of_starts_at_optimum", "min_flops", "max_flops", "weights", "overestimate_penalty",
 )  # fmt: skip
-EVIDENCE = ("ranges", "intervals", "held_out")
+EVIDENCE = ("ranges", "intervals", "held_out", "card")
 
 
 def fit_huber(
@@ -200,7 +199,7 @@ def fit_huber(
         overestimate_penalty=float(overestimate_penalty),
         warnings=_warnings(law, rows, problem, gradient_norm <= CONVERGED_GRADIENT),
         provenance={
-            "gemstones": __version__,
+            **versions(),
             "rows_sha256": rows_sha256(rows.values, columns),
             "seed": seed,
             "specification": {

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gemstones import __version__
 from gemstones.errors import UserError
 from gemstones.laws.power_law import positive_columns
-from gemstones.laws.rows import rows_sha256, run_names
+from gemstones.laws.rows import rows_sha256, run_names, versions
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RESOURCES = ("flops", "gpu_hours")
 QUANTITIES = ("params", "tokens", "tokens_per_param")
-EVIDENCE = ("intervals", "held_out")
+EVIDENCE = ("intervals", "held_out", "card")
 # Fewer hull points leave no line to fit.
 FEWEST_POINTS = 3
 # Bins of FLOPs in Hoffmann et al., section 3.1, spread over the resource's range.
@@ -65,9 +64,9 @@ class HullFit:
     hull : the frontier, by increasing resource and strictly decreasing loss.
     n_rows, n_runs : rows, and distinct runs among them (None where rows name no run).
     selection : name of the selection the rows come from.
-    provenance : package version, SHA-256 of the rows used, specification.
+    provenance : versions of package and libraries, SHA-256 of the rows used, specification.
     evidence : what was found out about the fit afterwards: `intervals` (:mod:`~gemstones.laws.uncertainty`), `held_out`
-        (:mod:`~gemstones.laws.holdout`).
+        (:mod:`~gemstones.laws.holdout`), `card` (:mod:`~gemstones.laws.card`).
     """
 
     resource: str
@@ -159,7 +158,7 @@ def fit_hull(
         n_runs=n_runs,
         selection=selection,
         provenance={
-            "gemstones": __version__,
+            **versions(),
             "rows_sha256": rows_sha256(values, columns),
             "specification": {
                 "approach": 1,

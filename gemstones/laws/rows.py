@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
+from gemstones import __version__
 from gemstones.laws.power_law import positive_columns
 
 if TYPE_CHECKING:
@@ -74,3 +77,13 @@ def rows_sha256(values: Array, columns: Sequence[str]) -> str:
     values = values[np.lexsort(values.T[::-1])]
     digest.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
     return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What a fit was computed with."""
+    return {
+        "gemstones": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }

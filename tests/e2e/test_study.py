@@ -15,7 +15,8 @@ def test_every_stage_has_its_files(finished):
     for path in (
         "suite/shapes.csv", "suite/plan.csv", "training/data/manifest.json", "losses/losses.parquet",
         "losses/excluded.csv", "losses/anomalies.html", "laws/without_anomalies.html",
-        "laws/approach_1_all.json", "laws/approach_3_all.json", "prescriptions/approach_3_all.parquet",
+        "laws/approach_1_all.json", "laws/approach_3_all.json", "laws/approach_1_all.html", "laws/approach_3_all.html",
+        "prescriptions/approach_3_all.parquet",
         "prescriptions/overspend.parquet", "prescriptions/overtraining.parquet",
         *(f"figures/rainbow.{suffix}" for suffix in ("svg", "pdf", "png", "csv", "html")),
     ):  # fmt: skip
@@ -47,12 +48,14 @@ def test_fits_have_converged_and_say_what_they_saw(finished):
     assert law["converged"]
     assert law["n_rows"] == 5 * 4
     assert law["n_runs"] == 5
+    assert law["card"]["Training"]["How many models are trained, and of which sizes?"].startswith("5 runs of 5 shapes")
+    assert "sotu" in law["card"]["Training"]["On which data are they trained, and do data repeat?"]
     assert law["provenance"]["specification"]["selection"] == "all"
 
 
 def test_every_parquet_says_what_made_it(finished):
     found = sorted((finished / "results/tiny").rglob("*.parquet"))
-    assert len(found) == 5
+    assert len(found) == 5 + 3  # of them three tables of resamples
     for path in found:
         made_by = json.loads(pq.read_schema(path).metadata[b"gemstones"])
         assert made_by["version"] == gemstones.__version__
@@ -67,4 +70,5 @@ def test_the_report_holds_figures_and_tables(project):
         assert f"{name}.html" in report
     assert "anomalies.html" in report
     assert "without_anomalies.html" in report
+    assert "approach_3_all.html" in report  # a fit card
     assert "3 Laws" in report

@@ -33,6 +33,7 @@ def test_sections_are_frozen_and_closed():
         (["fits", "all", "selection"], "al", r"fits\.all\.selection: unknown selection 'al'; did you mean 'all'\?"),
         (["fits", "all", "covariates"], ["parms"], r"fits\.all\.covariates\.0: unknown value 'parms'; choose one of"),
         (["fits", "all", "approach"], 2, r"fits\.all: .*approach"),
+        (["fits", "published"], {"approach": 1, "selection": "all"}, r"fits\.published: this name is taken"),
         (["selections", "all"], "stp > 3", r"selections\.all: unknown column 'stp'; choose one of suite, run"),
         (["selections", "all"], "step >", r"selections\.all: not a query"),
         (

@@ -1,6 +1,7 @@
 """Laws: every fit of the config.
 
-losses/losses.parquet → laws/<fit>.json, and laws/<fit>.parquet, the same law fitted to resamples; laws/comparison.{csv,html};
+losses/losses.parquet → laws/<fit>.json, its card, laws/<fit>.html, and laws/<fit>.parquet, the same law fitted to resamples;
+losses/losses.parquet → laws/comparison.{csv,html};
 with losses/anomalies.csv → laws/without_anomalies.{csv,html}; with the authors' published fits → laws/published.{csv,html}
 """
 
@@ -10,13 +11,20 @@ rule law:
     input:
         losses="<results>/losses/losses.parquet",
         code=modules(
-            *(f"laws/{name}" for name in ("__init__", "certificate", "fit", "holdout", "hull", "minimize")),
+            *(f"laws/{name}" for name in ("__init__", "card", "certificate", "fit", "holdout", "hull", "minimize")),
             *(f"laws/{name}" for name in ("power_law", "resampling", "rows", "starts", "uncertainty")),
-            "losses/selections",
+            *(f"losses/{name}" for name in ("columns", "origin", "selections")),
+            "report",
         ),
     output:
         law="<results>/laws/{fit}.json",
         resamples="<results>/laws/{fit}.parquet",
+        card=report(
+            "<results>/laws/{fit}.html",
+            caption="../report/card.rst",
+            category="3 Laws",
+            labels={"figure": "{fit}", "shown as": "card"},
+        ),
     log:
         "<results>/logs/laws/{fit}.log",
     conda:
@@ -27,6 +35,7 @@ rule law:
         seed=config["seed"],
         bootstrap=config["bootstrap"],
         holdout=config["holdout"],
+        described=sections("suite", "recipe", "runs", "data", "losses"),
         unfinished=f"{RESULTS}/laws/unfinished/{{fit}}",
     script:
         "../../scripts/law.py"
@@ -41,7 +50,7 @@ rule published_laws:
             *modules(
                 *(f"laws/{name}" for name in ("__init__", "fit", "hull", "power_law", "published")),
                 *(f"losses/{name}" for name in ("released", "selections")),
-                "figures/output",
+                "report",
             ),
             RELEASED_HASHES,
         ],
