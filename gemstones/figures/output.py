@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gemstones.figures.style import RC
-from gemstones.files import write_csv, write_text, write_with
-from gemstones.report import page
+from gemstones.files import write_csv, write_with
+from gemstones.report import write_html_table
 
 # Without dates, so that the same figure is the same file.
 METADATA: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
@@ -47,10 +47,5 @@ def save(drawing: Drawing, stem: str | Path) -> None:
 
             write_with(write, path)
     write_csv(drawing.data, stem.with_name(f"{stem.name}.csv"))
-    write_text(to_html(drawing, stem.name), stem.with_name(f"{stem.name}.html"))
-
-
-def to_html(drawing: Drawing, name: str) -> str:
-    """A self-contained page with the further tables and the head of the drawn data."""
-    title = name.replace("_", " ")
-    return page({**drawing.tables, f"Drawn data: {title}": drawing.data}, title, f"{name}.csv")
+    tables = {**drawing.tables, "Drawn data": drawing.data}
+    write_html_table(tables, stem.with_name(f"{stem.name}.html"), stem.name.replace("_", " "))
