@@ -68,7 +68,7 @@ def held_out(fit: HuberFit | HullFit, table: pd.DataFrame, holdout: Holdout | No
     Returns
     -------
     Plain data. For a power law see :func:`held_out_errors`. A hull predicts no loss: for it, `leave_one_run_out` says how
-    low and how high the slopes of its lines come when a run is left out, and which.
+    low and how high the slopes of its lines come when a run that has a point on the hull is left out, and which.
 
     Raises
     ------
@@ -227,8 +227,7 @@ def _slopes_without_a_run(fit: HullFit, table: pd.DataFrame) -> dict[str, Any]:
     # Without a run that has no point on it, the hull is the same.
     run_of = dict(zip(table["run"].astype(str), names, strict=True))
     on_hull = sorted({str(run_of[str(point.run)]) for point in fit.hull})
-    others = len(on_hull) < len(set(names))
-    slopes = {quantity: {"any other": line.slope} if others else {} for quantity, line in fit.lines.items()}
+    slopes: dict[str, dict[str, float]] = {quantity: {} for quantity in fit.lines}
     skipped = []
     for run in on_hull:
         try:
