@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from gemstones import __version__
 from gemstones.errors import UserError
-from gemstones.study import KeepCheckpoints, Training, WandbMode
+
+# What typer raises for a wrong option; it exports only this subclass of it.
+UsageError: Any = typer.BadParameter.__base__
 
 
 class Commands(TyperGroup):
-    """Shows a :class:`UserError` as one line, with exit status 1."""
+    """Shows a :class:`UserError`, or what is wrong with an option, as one line, with exit status 1."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except UserError as error:
-            typer.echo(f"error: {error}", err=True)
+        except (UserError, UsageError) as error:
+            message = error.format_message() if isinstance(error, UsageError) else error
+            typer.echo(f"error: {message}", err=True)
             raise typer.Exit(1) from None
 
+
+# Nothing that takes long to load is imported up here, so that a command pays for its own needs only.
+LAW, DELTA, PENALTY = "params,tokens", 1e-4, 1.0
 
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -57,8 +64,12 @@ def train(
     data: Annotated[Path, typer.Option(help="Manifest of the token shards.")],
     until: Annotated[int, typer.Option(help="The step that the run is to reach.")],
     output: Annotated[Path, typer.Option(help="The manifest to write: <folder>/<run>/steps/<step>.json.")],
-    keep_checkpoints: Annotated[KeepCheckpoints, typer.Option(help="Which checkpoints are not pruned.")] = "milestones",
-    wandb_mode: Annotated[WandbMode, typer.Option(help="Whether and where rows are mirrored to wandb.")] = "offline",
+    keep_checkpoints: Annotated[
+        Literal["milestones", "all"], typer.Option(help="Which checkpoints are not pruned.")
+    ] = "milestones",
+    wandb_mode: Annotated[
+        Literal["offline", "online", "disabled"], typer.Option(help="Whether and where rows are mirrored to wandb.")
+    ] = "offline",
     wandb_project: Annotated[str, typer.Option(help="Name of the project there.")] = "gemstones",
 ) -> None:
     """Make a run reach a step: trains what is missing, from the newest checkpoint, and does nothing if all is there.
@@ -71,6 +82,7 @@ def train(
       gemstones train @job.json --data results/mini/training/data/manifest.json \\
         --until 150 --output results/mini/training/64x4/steps/150.json
     """
+    from gemstones.study import Training
     from gemstones.training import job as jobs
 
     logging.basicConfig(
@@ -84,4 +96,76 @@ def train(
         output=output,
         parents=parents or (),
         settings=Training(keep_checkpoints=keep_checkpoints, wandb_mode=wandb_mode, wandb_project=wandb_project),
+    )
+
+
+@app.command()
+def fit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=".csv, .tsv, .json, .jsonl (also .gz) or .parquet.")],
+    law: Annotated[str, typer.Option(help="Covariates of the law, among params, tokens, width, depth.")] = LAW,
+    delta: Annotated[float, typer.Option(help="Huber delta, in nats of log loss; inf for least squares.")] = DELTA,
+    hull: Annotated[
+        Literal["flops", "gpu_hours"] | None,
+        typer.Option(
+            help="No law, but lines through the lower convex hull of the losses over this resource (Approach 1)."
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=NAME",
+            help="The file's column for params, tokens, width, depth, loss, run, flops or "
+            "gpu_hours, unless it has that name. Repeat for others.",
+        ),
+    ] = None,
+    query: Annotated[str | None, typer.Option(help="Rows to take: a pandas query over the file's columns.")] = None,
+    weights: Annotated[str | None, typer.Option(metavar="NAME", help="Column that weights the rows.")] = None,
+    overestimate_penalty: Annotated[
+        float, typer.Option(help="Weight of rows whose loss the law overestimates; above 1, it leans to the lowest.")
+    ] = PENALTY,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for intervals, such as 2000.")] = 0,
+    unit: Annotated[Literal["run", "row"], typer.Option(help="What is resampled.")] = "run",
+    level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
+    flops: Annotated[
+        list[float] | None,
+        typer.Option(help="Budget for which optimal params and tokens are shown. Repeat for others."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes for the resamples.")] = 1,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write the fit to standard output as JSON, and nothing else.")
+    ] = False,
+) -> None:
+    """Fit a scaling law L = E + sum of A/x^alpha to a file of losses, one row per run and checkpoint.
+
+    Rows of one run are not independent, so intervals come from resamples of whole runs; name the column that tells the runs
+    apart, or rows are resampled one by one, and the intervals are likely too narrow.
+
+    \b
+    Example:
+      gemstones fit losses.csv --law params,tokens --bootstrap 2000 --flops 1e21 \\
+        --column params=N --column loss=final_loss --column run=run_name --query "step > 1000"
+    """
+    # Before numpy is loaded: on problems this small its threads only cost time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from gemstones.laws import terminal
+
+    if hull and (law, delta, weights, overestimate_penalty) != (LAW, DELTA, None, PENALTY):
+        raise UserError("--hull fits no law: --law, --delta, --weights and --overestimate-penalty mean nothing with it")
+    terminal.fit_file(
+        file,
+        columns=terminal.mapping(column or ()),
+        query=query,
+        hull=hull,
+        law={
+            "covariates": tuple(name.strip() for name in law.split(",")),
+            "huber_delta": delta,
+            "weights": weights,
+            "overestimate_penalty": overestimate_penalty,
+        },
+        bootstrap={"resamples": bootstrap, "unit": unit, "level": level},
+        flops=flops or (),
+        seed=seed,
+        jobs=jobs,
+        as_json=as_json,
     )

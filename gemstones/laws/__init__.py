@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gemstones.errors import UserError
 from gemstones.laws.certificate import open_ends, ranges
@@ -17,12 +17,12 @@ from gemstones.laws.fit import HuberFit, fit_huber
 from gemstones.laws.holdout import held_out
 from gemstones.laws.hull import HullFit, Line, best_per_bin, fit_hull, lower_hull
 from gemstones.laws.power_law import Allocation, PowerLaw
-from gemstones.laws.resampling import resample
-from gemstones.laws.uncertainty import Uncertainty
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gemstones.laws.resampling import Watch, resample
+    from gemstones.laws.uncertainty import Uncertainty
     from gemstones.study import Approach1, Approach3, Bootstrap, Holdout
 
 __all__ = [
@@ -46,29 +46,48 @@ __all__ = [
 def assess(
     found: HuberFit | HullFit,
     rows: pd.DataFrame,
-    bootstrap: Bootstrap,
+    bootstrap: Bootstrap | None = None,
     holdout: Holdout | None = None,
     seed: int = 0,
     jobs: int = 1,
     unfinished: Path | None = None,
+    watch: Watch | None = None,
 ) -> tuple[HuberFit | HullFit, pd.DataFrame]:
     """How sure a fit is: itself with its evidence (ranges, intervals, held-out errors), and the laws fitted to resamples of its rows.
 
     Parameters
     ----------
     rows : the rows that it was fitted to.
+    bootstrap : 2000 resamples by run, and 95 % intervals, unless told otherwise.
     holdout : see :func:`gemstones.laws.holdout.held_out`.
-    bootstrap, seed, jobs, unfinished : see :func:`gemstones.laws.resampling.resample`.
+    seed, jobs, unfinished, watch : see :func:`gemstones.laws.resampling.resample`.
     """
+    from gemstones.laws import resampling
+    from gemstones.laws.uncertainty import Uncertainty
+
+    bootstrap = bootstrap or resampling.DEFAULT
     evidence = dict(found.evidence)
     if isinstance(found, HuberFit):
         evidence["ranges"] = ranges(found, rows)
         found = replace(found, warnings=(*found.warnings, *open_ends(found, evidence["ranges"])))
-    resamples = resample(found, rows, bootstrap, seed, jobs, unfinished)
-    if len(resamples):
+    resamples = resampling.resample(found, rows, bootstrap, seed, jobs, unfinished, watch)
+    if bootstrap.resamples:
         evidence["intervals"] = Uncertainty(found, resamples, bootstrap.level).to_json()
     evidence["held_out"] = held_out(found, rows, holdout)
     return replace(found, evidence=evidence), resamples
+
+
+def __getattr__(name: str) -> Any:
+    """What needs scipy is loaded when it is asked for: a fit alone does not."""
+    if name == "resample":
+        from gemstones.laws.resampling import resample
+
+        return resample
+    if name == "Uncertainty":
+        from gemstones.laws.uncertainty import Uncertainty
+
+        return Uncertainty
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 # The function takes the name over from its module, which is complete by now: `from gemstones.laws import fit`.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gemstones.errors import UserError
-from gemstones.laws.minimize import EXPONENT_BOUNDS, Minima, Problem, exponents, from_exponents, minimize
+from gemstones.laws.identifiability import check_determined, warnings_of
+from gemstones.laws.minimize import Minima, Problem, exponents, from_exponents, minimize
 from gemstones.laws.power_law import PowerLaw, check_covariates, covariate_columns, positive_columns
 from gemstones.laws.rows import Rows, read_rows, rows_sha256, versions
 from gemstones.laws.starts import screened_starts
@@ -26,11 +27,7 @@ STARTS = 8
 SAME_MINIMUM = 1e-9
 # Gradient norm / (n · delta) below which the fit has converged; 1 would be every row pulling one way.
 CONVERGED_GRADIENT = 1e-6
-# Centred log covariates with a smaller ratio of singular values are called collinear.
-COLLINEAR = 1e-6
-# A term A/x^alpha and the constant E cannot be told apart from fewer distinct values of x.
-DISTINCT_VALUES = 3
-# Least squares has no delta to measure gradients by: residuals this small, in log loss, are called perfect.
+# Residuals this small, in log loss, are called perfect.
 PERFECT = 1e-8
 
 
@@ -45,15 +42,15 @@ class HuberFit:
     objective : sum over rows of `scipy.special.huber(huber_delta, log L_observed − log L_predicted)`, weighted if asked for.
     n_rows, n_runs : rows, and runs among them (None where rows name no run); a cooldown counts with its main run.
     gradient_norm : norm of the objective's gradient in exponents, log coefficients of centred covariates and E, over
-        n_rows · huber_delta (least squares: over n_rows · the residuals' root mean square); parameters held at a bound are
-        left out.
+        n_rows · huber_delta (or n_rows · the residuals' root mean square, where that is smaller); parameters held at a bound
+        are left out.
     converged : whether `gradient_norm` is negligible.
     lowest_curvature : smallest eigenvalue of the Hessian in (A_j, alpha_j·A_j, E) of centred covariates, scaled to a unit
         diagonal; positive at a minimum, and small where it lies in a flat valley.
     starts, share_of_starts_at_optimum : starting points, and the share of them whose way ended at this minimum.
     min_flops, max_flops : range of training FLOPs of the rows (None where unknown); beyond it, a law extrapolates.
     selection : name of the selection the rows come from.
-    weights : column that weighted the rows; None for equal weights.
+    weights : column that weighted the rows, relative to their mean; None for equal weights.
     overestimate_penalty : weight of rows whose loss the law overestimates, relative to the others.
     warnings : what the data do not identify, one sentence each.
     provenance : versions of package and libraries, SHA-256 of the rows used, seed, specification.
@@ -170,18 +167,17 @@ def fit_huber(
         if not value > 0 or (name != "huber_delta" and not math.isfinite(value)):
             raise UserError(f"{name} is {value}; wanted: a number greater than 0")
     rows = read_rows(table, columns, source, weights)
-    _check_identifiable(rows.values, columns, source)
+    check_determined(rows.values, columns, source)
     problem, centre = problem_of(rows, overestimate_penalty)
     starts = screened_starts(problem, STARTS, np.random.default_rng(seed))
     minima = minimize(starts, problem, huber_delta)
     best = int(np.argmin(minima.objective))
     law = law_at(minima.phi[best], centre, covariates, param_count)
-    scale = huber_delta
-    if math.isinf(scale):
-        scale = max(math.sqrt(2 * float(minima.objective[best]) / len(rows.values)), PERFECT)
-    gradient_norm = float(np.linalg.norm(minima.gradient[best])) / (len(rows.values) * scale)
-    flops = positive_columns(table, ("flops",), source)[:, 0] if "flops" in table else None
-    return HuberFit(
+    # How hard a row pulls at most, or where delta is beyond the residuals, on average.
+    pull = min(huber_delta, max(math.sqrt(2 * float(minima.objective[best]) / len(rows.values)), PERFECT))
+    gradient_norm = float(np.linalg.norm(minima.gradient[best])) / (len(rows.values) * pull)
+    min_flops, max_flops = _flops_range(table)
+    fit = HuberFit(
         law=law,
         huber_delta=float(huber_delta),
         objective=float(minima.objective[best]),
@@ -192,12 +188,11 @@ def fit_huber(
         lowest_curvature=float(minima.lowest_curvature[best]),
         starts=len(starts),
         share_of_starts_at_optimum=float(np.mean(_at_minimum(minima, best, len(rows.values)))),
-        min_flops=None if flops is None else float(flops.min()),
-        max_flops=None if flops is None else float(flops.max()),
+        min_flops=min_flops,
+        max_flops=max_flops,
         selection=selection,
         weights=weights,
         overestimate_penalty=float(overestimate_penalty),
-        warnings=_warnings(law, rows, problem, gradient_norm <= CONVERGED_GRADIENT),
         provenance={
             **versions(),
             "rows_sha256": rows_sha256(rows.values, columns),
@@ -213,6 +208,7 @@ def fit_huber(
             },
         },
     )
+    return replace(fit, warnings=warnings_of(fit, table, rows, problem))
 
 
 def columns_of(covariates: Sequence[str], param_count: str) -> tuple[str, ...]:
@@ -249,34 +245,9 @@ def _at_minimum(minima: Minima, best: int, n: int) -> NDArray[np.bool_]:
     return np.asarray(minima.objective <= highest)
 
 
-def _check_identifiable(values: Array, columns: Sequence[str], source: str) -> None:
-    n, parameters = len(values), 2 * len(columns) - 1
-    if n < parameters:
-        raise UserError(
-            f"{source}: {n} rows for a law with {parameters} parameters; wanted: at least {parameters} rows"
-        )
-    for name, column in zip(columns, values.T, strict=True):
-        if np.ptp(column) == 0:
-            raise UserError(f"{source}: column '{name}' is {column[0]:g} in every row; a law needs it to vary")
-
-
-def _warnings(law: PowerLaw, rows: Rows, problem: Problem, converged: bool) -> tuple[str, ...]:
-    found = []
-    if not converged:
-        found.append("the fit has not converged: its gradient is not negligible")
-    if law.irreducible_loss == 0:
-        found.append("the irreducible loss is not identified: the objective falls until E = 0")
-    for column, exponent, x in zip(law.columns, law.exponents, rows.values.T, strict=False):
-        if exponent in EXPONENT_BOUNDS:
-            found.append(f"the exponent of {column} is at its bound {exponent:g}")
-        if len(np.unique(x)) < DISTINCT_VALUES:
-            found.append(f"{column} has {len(np.unique(x))} values only: its exponent is not identified")
-    singular = np.linalg.svd(problem.u / np.linalg.norm(problem.u, axis=1, keepdims=True), compute_uv=False)
-    if singular[-1] < COLLINEAR * singular[0]:
-        found.append("the logs of the covariates are collinear: only sums of their exponents are identified")
-    repeated = len(rows.values) - len(np.unique(rows.values, axis=0))
-    if repeated:
-        found.append(f"{repeated} of {len(rows.values)} rows repeat others to the last digit: they count again")
-    if rows.n_runs == 1:
-        found.append("all rows are of one run: nothing says how runs differ, so intervals by run cannot be given")
-    return tuple(found)
+def _flops_range(table: pd.DataFrame) -> tuple[float, float] | tuple[None, None]:
+    try:
+        flops = positive_columns(table, ("flops",), "")
+    except UserError:
+        return None, None  # a fit does not need them
+    return float(flops.min()), float(flops.max())

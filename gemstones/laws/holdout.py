@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from gemstones.errors import UserError
 from gemstones.laws.fit import (
     CONVERGED_GRADIENT,
-    DISTINCT_VALUES,
     PERFECT,
     STARTS,
     HuberFit,
@@ -26,6 +25,7 @@ from gemstones.laws.fit import (
     problem_of,
 )
 from gemstones.laws.hull import HullFit, fit_hull
+from gemstones.laws.identifiability import DISTINCT_VALUES
 from gemstones.laws.minimize import Minima, minimize, predict
 from gemstones.laws.power_law import positive_columns
 from gemstones.laws.rows import read_rows, run_names

@@ -149,7 +149,7 @@ def positive_columns(table: pd.DataFrame, columns: Sequence[str], source: str) -
     if bad.any():
         row, column = (int(index) for index in np.argwhere(bad)[0])
         raise UserError(
-            f"{source}: {_row_name(table, row)}: column '{columns[column]}' is {values[row, column]:g}; "
+            f"{source}: {row_name(table, row)}: column '{columns[column]}' is {values[row, column]:g}; "
             "wanted: a finite number greater than 0"
         )
     return values
@@ -159,15 +159,20 @@ def _column(table: pd.DataFrame | Mapping[str, Any], name: str, source: str) -> 
     if name not in table:
         raise UserError(f"{source}: no column '{name}'; it has {', '.join(map(str, table.keys()))}")
     column = table[name]
+    if hasattr(column, "columns"):
+        raise UserError(f"{source}: two columns are named '{name}'")
+    if getattr(getattr(column, "dtype", None), "kind", "O") in "bcmM":  # numpy would make numbers of dates, too
+        raise UserError(f"{source}: column '{name}' holds {column.dtype}; wanted: numbers")
     try:
         # pandas columns may hold nulls, which numpy alone cannot convert.
         values = column.to_numpy(dtype=float, na_value=np.nan) if hasattr(column, "to_numpy") else column
         return np.asarray(values, dtype=float)
     except (TypeError, ValueError):
-        raise UserError(f"{source}: column '{name}' holds values that are not numbers") from None
+        raise UserError(f"{source}: {_first_text(table, name)}") from None
 
 
-def _row_name(table: pd.DataFrame, position: int) -> str:
+def row_name(table: pd.DataFrame, position: int) -> str:
+    """How messages name a row: by its index, and its run and step where it has them."""
     name = f"row {table.index[position]}"
     known = [
         f"{column} {table[column].iloc[position]}"
@@ -175,6 +180,17 @@ def _row_name(table: pd.DataFrame, position: int) -> str:
         if column in table and table[column].notna().iloc[position]
     ]
     return f"{name} ({', '.join(known)})" if known else name
+
+
+def _first_text(table: pd.DataFrame | Mapping[str, Any], name: str) -> str:
+    """What is wrong with a column that is none of numbers."""
+    for position, value in enumerate(table[name]):
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            if value is not None and hasattr(table, "iloc"):
+                return f"{row_name(table, position)}: column '{name}' is {str(value)[:40]!r}; wanted: a number"
+    return f"column '{name}' holds values that are not numbers"
 
 
 # Besiroglu et al. (2024, arXiv 2404.10102): Hoffmann's law, fitted again to the points of his Figure 4.

@@ -8,32 +8,32 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from gemstones.errors import UserError
 from gemstones.files import write_with
-from gemstones.laws.fit import DISTINCT_VALUES, STARTS, HuberFit, columns_of, phi_of, problem_of
+from gemstones.laws.fit import STARTS, HuberFit, columns_of, phi_of, problem_of
 from gemstones.laws.hull import FEWEST_POINTS, QUANTITIES, HullFit, hull_columns, line_through, lower_hull
+from gemstones.laws.identifiability import DISTINCT_VALUES
 from gemstones.laws.minimize import STAGE_TOLERANCE, Problem, exponents, minimize, predict
 from gemstones.laws.rows import Rows, read_rows
 from gemstones.laws.starts import screened_starts
-
-if TYPE_CHECKING:
-    from gemstones.study import Bootstrap
+from gemstones.study import Bootstrap
 
 Array = NDArray[np.float64]
 # Laws (B, parameters) fitted to rows whose units count (B, units) times; not-a-number where these do not determine one.
 Refit = Callable[[Array], Array]
+Watch = Callable[[Iterable[Any], int], Iterable[Any]]
+DEFAULT = Bootstrap()
 
 # Resamples that are drawn, fitted and kept together, whatever the number of cores; fewer where there are many rows.
 CHUNK, CHUNK_ROWS = 500, 10_000_000
@@ -49,49 +49,53 @@ TOLERANCE = 1e-10
 OTHER_BASIN, WORTH_A_TRY, OTHER_BASINS, SCOUT_EVERY = 0.3, 1.1, 2, 64
 # Times that a resample is drawn until it determines the law.
 DRAWS = 100
+# Fewer runs are not resampled: of three, only those determine a law that hold all three, and 95 % intervals of a suite's four hold
+# the truth in 67 %, of five in 97 % (60 suites of 35 checkpoints, law of params and tokens).
+FEWEST_RUNS = 5
 
 
 def resample(
     fit: HuberFit | HullFit,
     table: pd.DataFrame,
-    bootstrap: Bootstrap,
+    bootstrap: Bootstrap = DEFAULT,
     seed: int = 0,
     jobs: int = 1,
     unfinished: Path | None = None,
+    watch: Watch | None = None,
 ) -> pd.DataFrame:
     """Laws fitted to resamples of the rows.
 
     Parameters
     ----------
     fit : the law fitted to the rows of `table`.
-    bootstrap : number of resamples and their unit. Rows that name no run, or but one, are resampled by row.
+    bootstrap : number of resamples and their unit. Rows that name no run are resampled by row.
     seed : chunks have generators of their own, so that neither `jobs` nor more resamples change the first ones.
     jobs : processes.
     unfinished : folder that keeps finished chunks until all are there, so that a killed process loses one chunk.
+    watch : given the chunks to come and their number, passes them on, as progress bars do.
 
     Returns
     -------
     One row a resample: `unit`, `draws` (how often it was drawn until its rows determined a law), and the law:
     exponent_<role>, log_coefficient_<role>, irreducible_loss, objective; of a hull slope_<quantity>, intercept_<quantity>.
-
-    Raises
-    ------
-    UserError
-        If resamples do not determine the law, since there are too few units.
+    No row at all if there are fewer than five runs, or too few rows for resamples that determine the law.
     """
     rows = _rows(fit, table)
-    by_run = bootstrap.unit == "run" and rows.n_runs is not None and rows.n_runs > 1
+    by_run = bootstrap.unit == "run" and rows.runs is not None
     units = rows.runs if by_run and rows.runs is not None else np.arange(len(rows.values))
     again: Refit = _HuberRefit(fit, rows, units) if isinstance(fit, HuberFit) else _HullRefit(rows, units)
     number = int(units.max()) + 1
     size = min(CHUNK, max(8, CHUNK_ROWS // len(units)))
-    starts = range(0, bootstrap.resamples, size)
+    starts = range(0, 0 if by_run and number < FEWEST_RUNS else bootstrap.resamples, size)
+    watched = watch or (lambda chunks, number: chunks)
     work = partial(_chunk, again, number, size, seed, _key(fit, by_run, seed, size), unfinished)
     if jobs > 1 and len(starts) > 1:
         with ProcessPoolExecutor(min(jobs, len(starts))) as pool:
-            chunks = list(pool.map(work, range(len(starts))))
+            chunks = list(watched(pool.map(work, range(len(starts))), len(starts)))
     else:
-        chunks = [work(i) for i in range(len(starts))]
+        chunks = list(watched(map(work, range(len(starts))), len(starts)))
+    if any(np.isnan(chunk).any() for chunk in chunks):
+        chunks = []
     found = np.concatenate([*chunks, np.empty((0, len(names_of(fit)) + 1))])[: bootstrap.resamples]
     draws = pd.DataFrame(found, columns=["draws", *names_of(fit)]).astype({"draws": int})
     draws.insert(0, "unit", "run" if by_run else "row")
@@ -127,7 +131,10 @@ def _key(fit: HuberFit | HullFit, by_run: bool, seed: int, size: int) -> str:
 
 
 def _chunk(again: Refit, number: int, size: int, seed: int, key: str, unfinished: Path | None, index: int) -> Array:
-    """The laws of one chunk, and before each how often it was drawn; read back where it was finished before."""
+    """The laws of one chunk, and before each how often it was drawn; read back where it was finished before.
+
+    A law is not-a-number if none of many draws determined it.
+    """
     path = None if unfinished is None else unfinished / f"{key}-{index}.npy"
     if path is not None and path.is_file():
         return np.asarray(np.load(path))
@@ -143,10 +150,6 @@ def _chunk(again: Refit, number: int, size: int, seed: int, key: str, unfinished
         missing = missing[np.isnan(laws[:, 0])]
         if not len(missing):
             break
-    else:
-        raise UserError(
-            f"resamples of {number} units do not determine the law in {DRAWS} draws; wanted: more runs, or bootstrap.resamples: 0"
-        )
     result = np.c_[drawn, found]
     if path is not None:
         write_with(lambda temporary: _save(temporary, result), path)

@@ -28,7 +28,7 @@ class Rows:
     Attributes
     ----------
     values : (n, m) the columns asked for, all positive and finite.
-    weights : (n,) weight of each row; None for ones.
+    weights : (n,) weight of each row, 1 on average; None for ones.
     runs : (n,) number of the run that a row belongs to; None where some row names none.
     order : (n,) position of each row in the table.
     """
@@ -55,6 +55,9 @@ def read_rows(table: pd.DataFrame, columns: Sequence[str], source: str, weights:
     """
     values = positive_columns(table, columns, source)
     weight = positive_columns(table, (weights,), source)[:, 0] if weights else None
+    if weight is not None and len(weight):
+        weight = weight / weight.max()
+        weight = weight / weight.mean()
     order = np.lexsort(values.T[::-1])
     runs = None
     names = run_names(table)

@@ -8,13 +8,14 @@ truth, and how often others do.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HullFit
@@ -23,6 +24,8 @@ Array = NDArray[np.float64]
 
 # Share of the resamples that must have a quantity (a slope needs an exponent above 0) for it to have an interval.
 ENOUGH = 0.9
+# Share of resamples that may be drawn again since their rows determine no law, without a word: the others are less varied.
+REDRAWN = 0.1
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Uncertainty:
     @property
     def unit(self) -> str:
         """What was resampled: run or row."""
+        if self.resamples.empty:
+            return "row" if self.fit.n_runs is None else "run"
         return str(self.resamples["unit"].iloc[0])
 
     @property
@@ -60,12 +65,12 @@ class Uncertainty:
             not-a-number where more than a tenth of them have none.
         """
         values = np.asarray(of_resamples, dtype=float)
-        flat = values.reshape(len(values), -1)
+        flat = values.reshape(len(values), math.prod(values.shape[1:]))
         tail = expanded_tail(self.level, self.units)
         ends = np.full((2, flat.shape[1]), np.nan)
         for j, column in enumerate(flat.T):
             known = column[np.isfinite(column)]
-            if len(known) >= ENOUGH * len(column):
+            if len(known) and len(known) >= ENOUGH * len(column):
                 ends[:, j] = np.quantile(known, [tail, 1 - tail])
         low, high = ends.reshape(2, *values.shape[1:])
         return low, high
@@ -80,6 +85,36 @@ class Uncertainty:
         total = found["exponent_params"] + found["exponent_tokens"]
         return found.assign(slope=found["exponent_tokens"] / total.where(total > 0))
 
+    def warnings(self) -> list[str]:
+        """Why there are no intervals, or why they are narrower than they should be, one sentence each."""
+        if self.resamples.empty:
+            return [f"no intervals: too few {self.unit}s ({self.units}) to resample"]
+        found = []
+        if self.unit == "row" and self.fit.n_runs is None:
+            found.append(
+                "rows name no run, so each was resampled for itself: if several are of one run, the intervals are too narrow"
+            )
+        elif self.unit == "row" and self.units != self.fit.n_runs:
+            found.append(
+                "rows were resampled, not runs: the intervals are too narrow, since rows of a run are not independent"
+            )
+        if len(self.resamples) * expanded_tail(self.level, self.units) < 1:
+            found.append(
+                f"{len(self.resamples)} resamples are too few for the ends of {100 * self.level:g} % intervals, which may lie "
+                "further out"
+            )
+        if self.redrawn > REDRAWN * len(self.resamples):
+            found.append(
+                f"{self.redrawn} of {len(self.resamples)} resamples were drawn again, since their rows determined no law: the "
+                "intervals are too narrow"
+            )
+        return found
+
+    @property
+    def redrawn(self) -> int:
+        """Resamples that were drawn again until their rows determined a law."""
+        return int((self.resamples["draws"] > 1).sum())
+
     def to_json(self) -> dict[str, Any]:
         """What a law's JSON says of its intervals: how they were made, and [low, high] by quantity."""
         quantities = self.quantities()
@@ -90,7 +125,8 @@ class Uncertainty:
             "unit": self.unit,
             "units": self.units,
             "resamples": len(self.resamples),
-            "redrawn": int((self.resamples["draws"] > 1).sum()),
+            "redrawn": self.redrawn,
+            "warnings": self.warnings(),
             "quantities": {
                 name: None if np.isnan(pair).any() else pair.tolist()
                 for name, pair in zip(quantities, ends, strict=True)
@@ -101,4 +137,4 @@ class Uncertainty:
 def expanded_tail(level: float, units: int) -> float:
     """Share of the resamples below an interval, and above it."""
     freedom = max(units - 1, 1)
-    return float(stats.norm.cdf(-stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(units / freedom)))
+    return float(special.ndtr(-special.stdtrit(freedom, (1 + level) / 2) * np.sqrt(units / freedom)))

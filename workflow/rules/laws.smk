@@ -11,8 +11,11 @@ rule law:
     input:
         losses="<results>/losses/losses.parquet",
         code=modules(
-            *(f"laws/{name}" for name in ("__init__", "card", "certificate", "fit", "holdout", "hull", "minimize")),
-            *(f"laws/{name}" for name in ("power_law", "resampling", "rows", "starts", "uncertainty")),
+            *(
+                f"laws/{name}"
+                for name in ("__init__", "card", "certificate", "fit", "holdout", "hull", "identifiability")
+            ),
+            *(f"laws/{name}" for name in ("minimize", "power_law", "resampling", "rows", "starts", "uncertainty")),
             *(f"losses/{name}" for name in ("columns", "origin", "selections")),
             "report",
         ),

@@ -1,0 +1,113 @@
+"""What rows do not determine: errors where they leave a law open, warnings where they leave a part of it open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemstones.errors import UserError
+from gemstones.laws.minimize import EXPONENT_BOUNDS, Problem
+from gemstones.laws.power_law import row_name
+from gemstones.laws.rows import Rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gemstones.laws.fit import HuberFit
+
+Array = NDArray[np.float64]
+
+# Two logs are called collinear where what one leaves of the other is a smaller share of it.
+COLLINEAR = 1e-3
+# A term A/x^alpha and the constant E cannot be told apart from fewer distinct values of x.
+DISTINCT_VALUES = 3
+# A column is called constant below the first ratio of its largest to its smallest value; beyond the second, terms overflow.
+CONSTANT, WIDEST = 1 + 1e-6, 1e30
+# No loss in nats, nor one in other units, lies outside.
+LOSSES = (1e-4, 1e9)
+# A term that changes the loss by a smaller share between any two rows has no exponent to speak of.
+NEGLIGIBLE_TERM = 1e-6
+# A curvature, scaled as in `HuberFit.lowest_curvature`, that rounding may turn negative.
+FLAT = 1e-6
+# A loss that differs from the law by this factor is an outlier by any standard.
+OUTLIER = 2.0
+
+
+def check_determined(values: Array, columns: Sequence[str], source: str) -> None:
+    """Raise UserError unless the values (n, k+1) of the covariates and the loss, named by `columns`, can determine a law."""
+    n, parameters = len(values), 2 * len(columns) - 1
+    if n < parameters:
+        raise UserError(
+            f"{source}: {n} rows for a law with {parameters} parameters; wanted: at least {parameters} rows"
+        )
+    for name, column in zip(columns, values.T, strict=True):
+        low, high = float(column.min()), float(column.max())
+        if name == columns[-1] and not (LOSSES[0] <= low and high <= LOSSES[1]):
+            off = low if low < LOSSES[0] else high
+            raise UserError(f"{source}: column '{name}' has {off:g}; wanted: {LOSSES[0]:g} to {LOSSES[1]:g} nats")
+        if high <= low * CONSTANT:
+            raise UserError(f"{source}: column '{name}' is {low:g} in every row; a law needs it to vary")
+        if high / WIDEST > low:
+            raise UserError(
+                f"{source}: column '{name}' goes from {low:g} to {high:g}; wanted: a factor of {WIDEST:g} at most"
+            )
+    points = len(np.unique(values[:, :-1], axis=0))
+    if points < parameters:
+        raise UserError(
+            f"{source}: {n} rows at {points} different points for a law with {parameters} parameters; wanted: at least "
+            f"{parameters} points"
+        )
+
+
+def warnings_of(fit: HuberFit, table: pd.DataFrame, rows: Rows, problem: Problem) -> tuple[str, ...]:
+    """What is wrong with a fit to the rows of `table`, or left open by them, one sentence each."""
+    law, found, n, parameters = fit.law, [], len(rows.values), 2 * len(fit.law.covariates) + 1
+    points = len(np.unique(rows.values[:, :-1], axis=0))
+    if not fit.converged:
+        found.append("the fit has not converged: its gradient is not negligible")
+    if fit.lowest_curvature < -FLAT:
+        found.append("the objective curves down here: this is no minimum")
+    if fit.starts > 1 >= fit.share_of_starts_at_optimum * fit.starts:
+        found.append(f"1 of {fit.starts} starts ended here: the objective may have a lower minimum")
+    if points == parameters:
+        found.append(f"{points} different points for as many parameters: nothing is left to contradict the law")
+    if rows.weights is not None and (many := n**2 / (rows.weights**2).sum()) < parameters:
+        found.append(f"the weights leave {many:.1f} of {n} rows: too few for {parameters} parameters")
+    if law.irreducible_loss == 0:
+        found.append("the irreducible loss is not identified: the objective falls until E = 0")
+    terms = np.exp(np.array(law.log_coefficients) - np.log(rows.values[:, :-1]) * law.exponents)
+    change = np.ptp(terms / rows.values[:, -1].min(), axis=0)
+    for column, exponent, x, effect in zip(law.columns, law.exponents, rows.values.T, change, strict=False):
+        if exponent in EXPONENT_BOUNDS:
+            found.append(f"the exponent of {column} is at its bound {exponent:g}")
+        elif effect < NEGLIGIBLE_TERM:
+            found.append(f"{column} hardly changes the loss: its exponent is not identified")
+        if len(np.unique(x)) < DISTINCT_VALUES:
+            found.append(f"{column} has {len(np.unique(x))} values only: its exponent is not identified")
+    for i, j in _collinear(problem.u):
+        found.append(f"{law.columns[j]} is a power of {law.columns[i]}: which exponent is whose is not identified")
+    repeated = n - len(np.unique(rows.values, axis=0))
+    if repeated:
+        found.append(f"{repeated} of {n} rows repeat others to the last digit: they count again")
+    off = np.abs(problem.log_loss - np.log(law.predict(dict(zip(law.columns, rows.values.T, strict=False)))))
+    worst = int(off.argmax())
+    if off[worst] > math.log(OUTLIER):
+        many = int((off > math.log(OUTLIER)).sum())
+        found.append(
+            f"{many} of {n} losses are off the law by more than a factor of {OUTLIER:g}, most of all "
+            f"{row_name(table, int(rows.order[worst]))}: {rows.values[worst, -1]:g}"
+        )
+    if rows.n_runs == 1:
+        found.append("all rows are of one run: nothing says how runs differ")
+    return tuple(found)
+
+
+def _collinear(u: Array) -> list[tuple[int, int]]:
+    """Pairs of centred log covariates (k, n) of which one is a multiple of the other."""
+    unit = u / np.linalg.norm(u, axis=1, keepdims=True)
+    pairs = [(i, j) for i in range(len(u)) for j in range(i + 1, len(u))]
+    return [(i, j) for i, j in pairs if np.linalg.norm(unit[j] - (unit[i] @ unit[j]) * unit[i]) < COLLINEAR]
