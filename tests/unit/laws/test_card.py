@@ -93,7 +93,8 @@ def test_a_card_says_how_sure_the_law_is(huber):
     assert "95 %, expanded percentile, of 16 resamples of 10 runs" in certainty
     assert f"outside {huber.min_flops:.3g} to {huber.max_flops:.3g} FLOPs" in certainty
     assert "identify? no warning" in certainty
-    assert "has not seen? not tested" in certainty
+    assert "How well does it predict, leave one run out?" in certainty
+    assert "How well does it predict, short to long?" in certainty
 
 
 def test_objectives_other_than_the_default_are_named(rows):
