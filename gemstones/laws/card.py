@@ -245,15 +245,20 @@ def _held_out(fit: Fit) -> Answers:
     found = fit.evidence.get("held_out")
     if not found:
         return {"How well does it predict rows that it has not seen?": "not tested"}
-    return {f"How well does it predict, {test.replace('_', ' ')}?": _words(result) for test, result in found.items()}
+    # A hull predicts no loss; what is tested is how far its lines depend on single runs.
+    question = "How stable is it" if isinstance(fit, HullFit) else "How far off are its predictions (relative errors)"
+    return {f"{question}: {test.replace('_', ' ')}?": _words(result) for test, result in found.items()}
 
 
 def _words(value: Any) -> str:
     """Nested results in words; those of single runs are left to the JSON."""
     if isinstance(value, Mapping):
-        parts = {key: _words(each) for key, each in value.items() if key != "by_run"}
-        return ", ".join(f"{key.replace('_', ' ')} {words}" for key, words in parts.items() if words)
-    if isinstance(value, list | tuple):
+        told = {key.replace("_", " "): each for key, each in value.items() if key != "by_run" and each not in ([], {})}
+        return ", ".join(
+            f"{key} ({_words(each)})" if isinstance(each, Mapping | list) else f"{key} {_words(each)}"
+            for key, each in told.items()
+        )
+    if isinstance(value, list):
         return "; ".join(map(_words, value))
     return number(value) if isinstance(value, int | float) else str(value)
 

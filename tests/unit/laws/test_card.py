@@ -93,8 +93,8 @@ def test_a_card_says_how_sure_the_law_is(huber):
     assert "95 %, expanded percentile, of 16 resamples of 10 runs" in certainty
     assert f"outside {huber.min_flops:.3g} to {huber.max_flops:.3g} FLOPs" in certainty
     assert "identify? no warning" in certainty
-    assert "How well does it predict, leave one run out?" in certainty
-    assert "How well does it predict, short to long?" in certainty
+    assert "(relative errors): leave one run out? rows 120, runs 10, mean absolute error" in certainty
+    assert "(relative errors): short to long?" in certainty
 
 
 def test_objectives_other_than_the_default_are_named(rows):
@@ -114,11 +114,20 @@ def test_exclusions_are_named_with_their_reasons(huber, rows):
     assert card(huber, rows, STUDY)["Data"]["Are outliers dropped?"].startswith("no: the study excludes none")
 
 
-def test_held_out_errors_are_told_where_there_are_some(huber, rows):
-    test = {"mean_absolute_error": 0.01234, "worst_run": "768x3", "skipped": [], "by_run": {"768x3": {"rows": 12}}}
+def test_held_out_errors_are_told_where_there_are_some(huber, hull, rows):
+    test = {
+        "mean_absolute_error": 0.01234,
+        "skipped": [],
+        "by_run": {"768x3": {"rows": 12}},
+        "not_converged": ["a", "b"],
+    }
     fit = replace(huber, evidence={**huber.evidence, "held_out": {"leave_one_run_out": test}})
-    assert card(fit, rows)["Certainty"]["How well does it predict, leave one run out?"] == (
-        "mean absolute error 0.01234, worst run 768x3"
+    found = card(fit, rows)["Certainty"]["How far off are its predictions (relative errors): leave one run out?"]
+    assert found == "mean absolute error 0.01234, not converged (a; b)"
+    test = {"runs": 10, "slopes": {"params": {"lowest": 0.4, "lowest_without": "768x3"}}}
+    fit = replace(hull, evidence={**hull.evidence, "held_out": {"leave_one_run_out": test}})
+    assert card(fit, rows)["Certainty"]["How stable is it: leave one run out?"] == (
+        "runs 10, slopes (params (lowest 0.4, lowest without 768x3))"
     )
 
 
