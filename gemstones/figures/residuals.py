@@ -72,7 +72,7 @@ def residuals(tables: Tables, name: str, law: HuberFit) -> pd.DataFrame:
     spikes = set()
     if tables.anomalies is not None:
         found = tables.anomalies[tables.anomalies["kind"] == "spike"]
-        spikes = set(zip(found["run"], found["step"], strict=True))
+        spikes = set(found[["suite", "run", "step"]].itertuples(index=False, name=None))
     table = pd.DataFrame(
         {
             "fit": name,
@@ -84,7 +84,7 @@ def residuals(tables: Tables, name: str, law: HuberFit) -> pd.DataFrame:
             "aspect_ratio": rows["width"].astype(float) / rows["depth"].astype(float),
             "loss_nats_per_token": rows["loss"],
             "residual_percent": residual,
-            "flagged": [row in spikes for row in zip(rows["run"], rows["step"], strict=True)],
+            "flagged": [row in spikes for row in zip(rows["suite"], rows["run"], rows["step"], strict=True)],
         }
     )
     return table.sort_values(["params", "shape", "run", "tokens"], ignore_index=True)

@@ -141,7 +141,9 @@ def figure_inputs(wildcards):
     figure = study.figures[wildcards.figure]
     prescribed = [fit for fit in figure.fits if fit in study.prescriptions.fits and figure.kind != "residuals"]
     others = ["<results>/losses/industry.csv"] if "released" in study.losses.sources else []
-    others += ["<results>/laws/comparison.csv"] if figure.kind == "held_out" else []
+    others += {"held_out": ["<results>/laws/comparison.csv"], "residuals": ["<results>/losses/anomalies.csv"]}.get(
+        figure.kind, []
+    )
     return {
         "laws": expand("<results>/laws/{fit}.json", fit=figure.fits),
         "prescriptions": expand("<results>/prescriptions/{fit}.parquet", fit=prescribed),

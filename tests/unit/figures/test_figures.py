@@ -265,7 +265,12 @@ def _sides(shapes: pd.Series) -> tuple[pd.Series, pd.Series]:
 
 def test_spikes_are_ringed(tables: dict[str, Tables]) -> None:
     anomalies = pd.DataFrame(
-        {"run": ["64x3", "96x2", "96x2"], "step": [90, 135, None], "kind": ["spike", "spike", "throughput"]}
+        {
+            "suite": ["small", "small", "small", "other"],
+            "run": ["64x3", "96x2", "96x2", "32x2"],
+            "step": [90, 135, None, 90],
+            "kind": ["spike", "spike", "throughput", "spike"],
+        }
     )
     drawing = draw(replace(tables["residuals"], anomalies=anomalies))
     flagged = drawing.data[drawing.data["flagged"]]
