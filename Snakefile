@@ -2,6 +2,7 @@
 
 snakemake -c2                                    the mini study, on a CPU
 snakemake -c2 --configfile config/released.yaml  the paper's laws and figures, from the authors' losses
+snakemake -c2 --configfile config/simulation.yaml  how often the intervals of laws hold the truth
 snakemake --profile frontier                     the full study
 """
 
@@ -36,6 +37,8 @@ wildcard_constraints:
     anchor=r"\d+",
     fit=one_of(study.fits),
     figure=one_of(study.figures),
+    scenario=one_of(study.simulation.scenarios if study.simulation else []),
+    part=r"\d+",
 
 
 localrules:
@@ -50,6 +53,7 @@ include: "workflow/rules/suite.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/losses.smk"
 include: "workflow/rules/laws.smk"
+include: "workflow/rules/simulation.smk"
 include: "workflow/rules/prescriptions.smk"
 include: "workflow/rules/figures.smk"
 
@@ -59,8 +63,7 @@ rule all:
     default_target: True
     input:
         "<results>/suite/shapes.csv",
-        "<results>/losses/losses.parquet",
-        "<results>/losses/anomalies.csv",
+        losses_files,
         law_files,
         prescription_files,
         expand("<results>/figures/{figure}.png", figure=study.figures),
@@ -73,7 +76,7 @@ rule train:
 
 
 rule laws:
-    """All fits, beside the published ones where there are any."""
+    """All fits, and the tables that set them side by side; of a simulation, the coverage of intervals."""
     input:
         law_files,
 

@@ -45,6 +45,7 @@ FigureKind = Literal[
     "overtraining",
     "lr_ablation",
     "cooldown",
+    "coverage",
 ]
 
 
@@ -64,6 +65,7 @@ ShapeName = Annotated[str, AfterValidator(_shape_name)]
 RowName = Annotated[str, AfterValidator(_row_name)]
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 # JSON has no infinity: null, there and in the config, stands for a delta that no residual reaches.
 HuberDelta = Annotated[
@@ -192,7 +194,7 @@ class Exclusion(Config):
 
 
 class Losses(Config):
-    sources: Annotated[tuple[Literal["trained", "released"], ...], Field(min_length=1)] = ("trained",)
+    sources: tuple[Literal["trained", "released"], ...] = ("trained",)
     continuity_tolerance: Positive = Field(
         default=0.05, description="how far, in nats, a loss repeated after a resume may lie from the first one"
     )
@@ -248,6 +250,56 @@ class Holdout(Config):
     tokens_at_most: Positive | None = None
 
 
+class Errors(Config):
+    """How the log losses of simulated runs miss their law: what two checkpoints of a run share, and what they do not."""
+
+    run: NonNegative = Field(description="scale of a run's offset, Student's t with 3 degrees of freedom")
+    start: NonNegative = Field(description="standard deviation at the start of what falls as tokens^-start_decay")
+    start_decay: NonNegative = 0.5
+    drift: NonNegative = Field(description="standard deviation of a stationary walk along a run")
+    drift_lag: Annotated[float, Field(ge=0, lt=1)] = Field(description="its correlation from checkpoint to checkpoint")
+    noise: NonNegative = Field(description="standard deviation of what is each checkpoint's own")
+    spike_share: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of checkpoints that lie far too high")
+    spike: NonNegative = Field(description="how far: scale of the absolute value of a normal number")
+
+
+class TrueLaw(Config):
+    """A law that simulated losses follow, with natural logs of coefficients, and their errors."""
+
+    covariates: tuple[Covariate, ...]
+    exponents: tuple[Positive, ...]
+    log_coefficients: tuple[float, ...]
+    irreducible_loss: Positive
+    errors: Errors
+
+    @model_validator(mode="after")
+    def _terms(self) -> Self:
+        if not len(self.covariates) == len(self.exponents) == len(self.log_coefficients):
+            raise ValueError("covariates, exponents and log_coefficients have one entry for each term")
+        return self
+
+
+class Scenario(Config):
+    """Simulated suites of one kind, and the intervals of laws fitted to them."""
+
+    law: str = Field(description="the law that they follow, and that is fitted to them")
+    shapes: tuple[ShapeName, ...] = Field(default=(), description="shapes that have a run; none means all")
+    suites: Count
+    resamples: Count = Field(description="resamples of a suite")
+
+
+class Simulation(Config):
+    """Suites that follow a known law, to see how often intervals hold the truth (with bootstrap.level)."""
+
+    steps: Count
+    evaluate_every: Count = Field(description="steps between checkpoints")
+    laws: dict[RowName, TrueLaw]
+    scenarios: dict[RowName, Scenario]
+    parts: Count = Field(default=1, description="jobs of a scenario; their number changes no result")
+    flops: Positive = Field(default=1e21, description="budget of the optimal parameters that have an interval")
+    ahead: tuple[ShapeName, Count] = Field(description="shape and training tokens whose predicted loss has an interval")
+
+
 class Prescriptions(Config):
     """Optimal shapes over a range of budgets, from Approach 3 fits."""
 
@@ -291,6 +343,7 @@ class Study(Config):
     comparisons: tuple[str, ...] = Field(
         default=(), description="selections on which laws of several forms are compared"
     )
+    simulation: Simulation | None = None
     prescriptions: Prescriptions = Prescriptions()
     overspend: Overspend | None = None
     overtraining: Overtraining | None = None
@@ -333,6 +386,8 @@ class Study(Config):
             "approach_3": "fit among prescriptions.fits",
             "residuals": "Approach 3 fit",
         }
+        needed = {name: name for name in ("overspend", "overtraining")}
+        needed |= {"held_out": "comparisons", "coverage": "simulation"}
         for name, figure in self.figures.items():
             for fit_name in figure.fits:
                 names = drawable.get(figure.kind, list(self.fits))
@@ -341,11 +396,18 @@ class Study(Config):
                 faults.append(f"figures.{name}.fits: a figure of kind {figure.kind} draws at least one fit")
             if figure.selection:
                 known(f"figures.{name}.selection", figure.selection, "selection", selections)
-            if figure.kind in ("overspend", "overtraining") and getattr(self, figure.kind) is None:
-                faults.append(f"figures.{name}.kind: the figure needs the section '{figure.kind}'")
-            if figure.kind == "held_out" and not self.comparisons:
-                faults.append(f"figures.{name}.kind: the figure needs the section 'comparisons'")
-        reserved_names = {"overspend", "overtraining", "published", "without_anomalies", "comparison"}
+            section = needed.get(figure.kind)
+            if section and not getattr(self, section):
+                faults.append(f"figures.{name}.kind: the figure needs the section '{section}'")
+        drawn = {figure.kind for figure in self.figures.values()} - {"coverage"}
+        if not self.losses.sources and (
+            drawn or self.fits or self.comparisons or self.overspend or not self.simulation
+        ):
+            faults.append("losses.sources: name 'trained', 'released' or both; only a simulation needs no losses")
+        if self.simulation:
+            for name, scenario in self.simulation.scenarios.items():
+                known(f"simulation.scenarios.{name}.law", scenario.law, "law", list(self.simulation.laws))
+        reserved_names = {"overspend", "overtraining", "published", "without_anomalies", "comparison", "coverage"}
         for reserved in sorted(reserved_names & set(self.fits)):
             faults.append(f"fits.{reserved}: this name is taken by a table of the same folder; choose another")
         if self.data.validation_tokens < self.suite.context_length:

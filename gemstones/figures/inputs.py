@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 
 from gemstones.errors import UserError
+from gemstones.losses.columns import COLUMNS
 from gemstones.losses.selections import select
 from gemstones.study import Figure, Study, load
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OPTIONAL = ("overspend", "overtraining", "industry", "comparison", "anomalies")
+OPTIONAL = ("overspend", "overtraining", "industry", "comparison", "anomalies", "coverage")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Tables:
     losses, shapes : the losses table and the table of shapes (`gemstones.suite.tables.SHAPE_COLUMNS`).
     laws, prescriptions : by the fit's name, in the order of `figure.fits`.
     comparison : laws compared on the same rows (:mod:`gemstones.laws.comparison`).
-    overspend, overtraining, industry, comparison, anomalies : None where the study has none.
+    coverage : of intervals, in simulated suites (:mod:`gemstones.laws.coverage`).
+    overspend, overtraining, industry, comparison, anomalies, coverage : None where the study has none.
     """
 
     study: Study
@@ -45,6 +47,7 @@ class Tables:
     industry: pd.DataFrame | None = None
     comparison: pd.DataFrame | None = None
     anomalies: pd.DataFrame | None = None
+    coverage: pd.DataFrame | None = None
 
     def rows(self, selection: str | None = None) -> pd.DataFrame:
         """Losses of a selection, by default the figure's own; without one, all runs on the main validation set."""
@@ -90,9 +93,9 @@ def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any
 
     Parameters
     ----------
-    inputs : has the paths `losses` and `shapes` and lists of paths, each of which may be absent or empty: `laws` and
+    inputs : has the path `shapes` and lists of paths, each of which may be absent or empty: `losses`, `laws` and
         `prescriptions` (files are named after fits), `costs` (overspend.parquet, overtraining.parquet) and `others`
-        (industry.csv, comparison.csv, anomalies.csv).
+        (industry.csv, comparison.csv, anomalies.csv, coverage.csv).
     figure : the figure's row of the config.
     config : the study's config.
     """
@@ -104,7 +107,7 @@ def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any
     return Tables(
         study=load(config),
         figure=row,
-        losses=read(inputs.losses),
+        losses=read(inputs.losses) if inputs.losses else pd.DataFrame(columns=[*COLUMNS]),
         shapes=pd.read_csv(inputs.shapes),
         laws=_by_fit(row, {path.stem: read_law(path) for path in _paths(inputs, "laws")}),
         prescriptions=_by_fit(row, {path.stem: pd.read_parquet(path) for path in _paths(inputs, "prescriptions")}),

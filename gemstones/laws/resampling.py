@@ -69,7 +69,7 @@ def resample(
     ----------
     fit : the law fitted to the rows of `table`.
     bootstrap : number of resamples and their unit. Rows that name no run are resampled by row.
-    seed : chunks have generators of their own, so that neither `jobs` nor more resamples change the first ones.
+    seed : chunks of 500 have generators of their own, so that neither `jobs` nor more resamples change the first ones.
     jobs : processes.
     unfinished : folder that keeps finished chunks until all are there, so that a killed process loses one chunk.
     watch : given the chunks to come and their number, passes them on, as progress bars do.
@@ -82,10 +82,8 @@ def resample(
     """
     rows = _rows(fit, table)
     by_run = bootstrap.unit == "run" and rows.runs is not None
-    units = rows.runs if by_run and rows.runs is not None else np.arange(len(rows.values))
-    again: Refit = _HuberRefit(fit, rows, units) if isinstance(fit, HuberFit) else _HullRefit(rows, units)
-    number = int(units.max()) + 1
-    size = min(CHUNK, max(8, CHUNK_ROWS // len(units)))
+    again, number = _again(fit, rows, by_run)
+    size = min(CHUNK, max(8, CHUNK_ROWS // len(rows.values)), max(1, bootstrap.resamples))
     starts = range(0, 0 if by_run and number < FEWEST_RUNS else bootstrap.resamples, size)
     watched = watch or (lambda chunks, number: chunks)
     work = partial(_chunk, again, number, size, seed, _key(fit, by_run, seed, size), unfinished)
@@ -102,6 +100,21 @@ def resample(
     if unfinished is not None and unfinished.is_dir():
         shutil.rmtree(unfinished)
     return draws
+
+
+def refit(fit: HuberFit | HullFit, table: pd.DataFrame, counts: Array) -> pd.DataFrame:
+    """Laws fitted to the rows of `table` with each run counted as often as said.
+
+    Parameters
+    ----------
+    counts : (B, runs) times, in the order of the runs' names; a fit that leaves one run out has a 0 there.
+
+    Returns
+    -------
+    One row each: the law, as in :func:`resample`; not-a-number where its rows do not determine one.
+    """
+    again, _ = _again(fit, _rows(fit, table), by_run=True)
+    return pd.DataFrame(again(counts), columns=names_of(fit))
 
 
 def names_of(fit: HuberFit | HullFit) -> list[str]:
@@ -122,6 +135,13 @@ def _rows(fit: HuberFit | HullFit, table: pd.DataFrame) -> Rows:
     if isinstance(fit, HullFit):
         return read_rows(table, hull_columns(fit.resource, fit.param_count), source)
     return read_rows(table, columns_of(fit.law.covariates, fit.law.param_count), source, fit.weights)
+
+
+def _again(fit: HuberFit | HullFit, rows: Rows, by_run: bool) -> tuple[Refit, int]:
+    """What fits the law again, and the number of units whose counts it takes."""
+    units = rows.runs if by_run and rows.runs is not None else np.arange(len(rows.values))
+    again: Refit = _HuberRefit(fit, rows, units) if isinstance(fit, HuberFit) else _HullRefit(rows, units)
+    return again, int(units.max()) + 1
 
 
 def _key(fit: HuberFit | HullFit, by_run: bool, seed: int, size: int) -> str:

@@ -41,6 +41,7 @@ FIGURE_CATEGORIES = {
     "rainbow": "3 Laws",
     "residuals": "3 Laws",
     "held_out": "3 Laws",
+    "coverage": "3 Laws",
     "approach_3": "4 Prescriptions",
     "overspend": "4 Prescriptions",
     "overtraining": "4 Prescriptions",
@@ -88,11 +89,30 @@ def last_manifests(wildcards):
     return manifests({run: (run, stop) for run, stop in JOBS}.values())
 
 
+def losses_files(wildcards):
+    """The losses table and its anomalies; a simulation has none."""
+    return expand("<results>/losses/{table}", table=["losses.parquet", "anomalies.csv"] if study.losses.sources else [])
+
+
 def law_files(wildcards):
-    """Every fit, and the tables that set them side by side."""
-    tables = ["without_anomalies"]
+    """Every fit, and the tables that set them side by side; of a simulation, the coverage of intervals."""
+    tables = ["without_anomalies"] * bool(study.losses.sources) + ["coverage"] * bool(study.simulation)
     tables += ["comparison"] * bool(study.comparisons) + ["published"] * ("released" in study.losses.sources)
     return expand("<results>/laws/{fit}.json", fit=study.fits) + expand("<results>/laws/{table}.csv", table=tables)
+
+
+def simulation_of(wildcards):
+    """The section simulation with one scenario alone, and the law that it names."""
+    scenario = config["simulation"]["scenarios"][wildcards.scenario]
+    law = config["simulation"]["laws"][scenario["law"]]
+    return {**config["simulation"], "scenarios": scenario, "laws": law}
+
+
+def simulated_parts(wildcards):
+    parts = range(study.simulation.parts)
+    return expand(
+        "<results>/laws/simulation/{scenario}-{part}.parquet", scenario=study.simulation.scenarios, part=parts
+    )
 
 
 def prescription_files(wildcards):
@@ -141,10 +161,10 @@ def figure_inputs(wildcards):
     figure = study.figures[wildcards.figure]
     prescribed = [fit for fit in figure.fits if fit in study.prescriptions.fits and figure.kind != "residuals"]
     others = ["<results>/losses/industry.csv"] if "released" in study.losses.sources else []
-    others += {"held_out": ["<results>/laws/comparison.csv"], "residuals": ["<results>/losses/anomalies.csv"]}.get(
-        figure.kind, []
-    )
+    drawn = {"held_out": "laws/comparison", "residuals": "losses/anomalies", "coverage": "laws/coverage"}
+    others += [f"<results>/{drawn[figure.kind]}.csv"] if figure.kind in drawn else []
     return {
+        "losses": "<results>/losses/losses.parquet" if study.losses.sources else [],
         "laws": expand("<results>/laws/{fit}.json", fit=figure.fits),
         "prescriptions": expand("<results>/prescriptions/{fit}.parquet", fit=prescribed),
         "costs": (

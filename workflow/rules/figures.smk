@@ -8,7 +8,6 @@ rule figure:
     """One figure of the config."""
     input:
         unpack(figure_inputs),
-        losses="<results>/losses/losses.parquet",
         shapes="<results>/suite/shapes.csv",
         shared=modules(
             *(f"figures/{name}" for name in ("__init__", "axes", "inputs", "output", "published", "style")),

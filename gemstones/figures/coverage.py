@@ -1,0 +1,95 @@
+"""How often intervals hold the truth: the simulation's suites, by scenario, quantity and method."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from numpy.typing import NDArray
+
+from gemstones.errors import UserError
+from gemstones.figures.axes import legend_below, scientific
+from gemstones.figures.inputs import Tables
+from gemstones.figures.output import Drawing
+from gemstones.figures.style import FONT, MARKERS, PALETTE, figure
+
+# A method whose coverage lies in this band is called right.
+GOOD = (0.90, 0.97)
+BAND = "#DDEBDD"
+TICKS = (0, 30, 50, 70, 80, 90, 95, 100)
+SYMBOLS = {"irreducible_loss": "E", "slope": "slope a", "log_loss_ahead": "loss ahead"}
+
+
+def draw_coverage(tables: Tables) -> Drawing:
+    """A panel per scenario, a line per quantity, a dot per method with the coverage's binomial standard error."""
+    if tables.coverage is None or tables.coverage.empty or tables.study.simulation is None:
+        raise UserError("figure of kind 'coverage': no table of coverage; the config needs the section simulation")
+    table = tables.coverage
+    scenarios, methods = list(table["scenario"].unique()), list(table["method"].unique())
+    quantities = list(table["quantity"].unique())
+    quantities.sort(key=lambda name: (name.startswith("hull"), not name.startswith("exponent"), quantities.index(name)))
+    drawn = figure(0.42 * len(quantities) + 1.2)
+    panels = drawn.subplots(1, len(scenarios), sharey=True, squeeze=False)[0]
+    for axes, scenario in zip(panels, scenarios, strict=True):
+        rows = table[table["scenario"] == scenario]
+        axes.axvspan(*GOOD, color=BAND, zorder=0, linewidth=0)
+        axes.axvline(tables.study.bootstrap.level, color="black", linewidth=0.8, zorder=1)
+        for i, method in enumerate(methods):
+            shown = rows[rows["method"] == method]
+            place = np.array([quantities.index(name) for name in shown["quantity"]])
+            axes.errorbar(
+                shown["coverage"],
+                place + (i - (len(methods) - 1) / 2) * 0.8 / len(methods),
+                xerr=_within_one(shown),
+                color=PALETTE[i % len(PALETTE)],
+                marker=MARKERS[i % len(MARKERS)],
+                linestyle="none",
+                elinewidth=0.9,
+            )
+        axes.set_title(f"{scenario.replace('_', ' ')}, {rows['suites'].max()} suites")
+        axes.set_xscale("function", functions=(_stretch, _shrink))
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_locator(FixedLocator([tick / 100 for tick in TICKS]))
+        axes.xaxis.set_major_formatter(FixedFormatter([str(tick) for tick in TICKS]))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(quantities)), [_label(name, tables.study.simulation.flops) for name in quantities])
+    panels[0].set_ylim(len(quantities) - 0.5, -0.5)
+    drawn.supxlabel(
+        f"suites whose {100 * tables.study.bootstrap.level:g} % interval holds the truth (%)", fontsize=FONT
+    )
+    drawn.supylabel("quantity", fontsize=FONT)
+    handles = [
+        Line2D(
+            [], [], color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)], linestyle="none", label=method
+        )
+        for i, method in enumerate(methods)
+    ]
+    band = Patch(facecolor=BAND, label=f"{100 * GOOD[0]:g}–{100 * GOOD[1]:g} %")
+    legend_below(drawn, [*handles, band], 4)
+    return Drawing(drawn, table)
+
+
+def _within_one(rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Lengths (2, rows) of error bars that end at 0 and 1."""
+    p, error = rows["coverage"].to_numpy(), rows["standard_error"].to_numpy()
+    return np.stack([np.minimum(error, p), np.minimum(error, 1 - p)])
+
+
+def _stretch(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An axis on which differences near 1 are seen, and 1 itself is."""
+    return np.asarray(-np.log(1.05 - np.minimum(share, 1.04)))
+
+
+def _shrink(place: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(1.05 - np.exp(-place))
+
+
+def _label(quantity: str, flops: float) -> str:
+    if quantity == "log_optimal_params":
+        return f"N*({scientific(flops)})"
+    if quantity.startswith("hull_slope_"):
+        return f"hull: {quantity.removeprefix('hull_slope_').replace('_per_', '/')} slope"
+    return SYMBOLS.get(quantity, quantity.replace("_", " "))

@@ -1,0 +1,239 @@
+"""How often intervals hold the truth: many simulated suites, a law fitted to each, intervals by several methods.
+
+`run, expanded percentile` is what the package gives, by its own code (:mod:`~gemstones.laws.resampling`,
+:mod:`~gemstones.laws.uncertainty`); the other methods are here to be compared with it, and only here.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from gemstones.laws.fit import HuberFit, fit_huber, phi_of, problem_of
+from gemstones.laws.hull import HullFit, fit_hull
+from gemstones.laws.minimize import Problem, exponents, minimize, predict
+from gemstones.laws.power_law import FLOPS_PER_PARAM_TOKEN, PowerLaw
+from gemstones.laws.resampling import FIRST_DELTA, TOLERANCE, names_of, refit, resample
+from gemstones.laws.rows import read_rows
+from gemstones.laws.simulation import checkpoints, law_of, suite
+from gemstones.laws.uncertainty import Uncertainty, expanded_tail
+from gemstones.study import Bootstrap, Scenario, Simulation, Study
+from gemstones.suite import counting
+from gemstones.suite.shapes import architecture, parse
+
+Array = NDArray[np.float64]
+Ends = tuple[Array, Array]
+Quantities = Callable[[pd.DataFrame], pd.DataFrame]
+
+DEFAULT = "run, expanded percentile"
+METHODS = ("row, percentile", "run, percentile", DEFAULT, "run, BCa", "run, jackknife t", "run, wild")
+# BCa maps levels by the share of resamples below the estimate, which is kept away from 0 and 1.
+SMALLEST_SHARE = 1e-3
+
+
+def part_of(study: Study, name: str, part: int) -> pd.DataFrame:
+    """Intervals of one part of a scenario's suites; a suite is the same whatever the number of parts.
+
+    Returns
+    -------
+    One row a suite, method and quantity: scenario, suite, quantity, method, truth, estimate, low, high.
+    """
+    if study.simulation is None:
+        raise ValueError("the study has no section simulation")
+    scenario = study.simulation.scenarios[name]
+    rows = checkpoints(study, scenario.shapes)
+    found = []
+    for number in range(part, scenario.suites, study.simulation.parts):
+        generator = np.random.default_rng([study.seed, zlib.crc32(name.encode()), number])
+        found.append(_intervals(study, study.simulation, scenario, rows, generator).assign(scenario=name, suite=number))
+    return pd.concat(found, ignore_index=True)
+
+
+def coverage(parts: pd.DataFrame) -> pd.DataFrame:
+    """Share of suites whose interval holds the truth, by scenario, quantity and method.
+
+    Parameters
+    ----------
+    parts : rows of :func:`part_of`.
+
+    Returns
+    -------
+    scenario, quantity, method, truth, suites, coverage, standard_error (binomial), too_low and too_high (shares of intervals that lie
+    below, above the truth), without_interval (share, counted as not holding it), median_width, median_estimate.
+    """
+    held = (parts["low"] <= parts["truth"]) & (parts["truth"] <= parts["high"])
+    columns = {
+        "held": held,
+        "too_low": parts["high"] < parts["truth"],
+        "too_high": parts["low"] > parts["truth"],
+        "without": parts["low"].isna(),
+        "width": parts["high"] - parts["low"],
+    }
+    groups = parts.assign(**columns).groupby(["scenario", "quantity", "method"], sort=False)
+    table = groups.agg(
+        truth=("truth", "first"),
+        suites=("suite", "size"),
+        coverage=("held", "mean"),
+        too_low=("too_low", "mean"),
+        too_high=("too_high", "mean"),
+        without_interval=("without", "mean"),
+        median_width=("width", "median"),
+        median_estimate=("estimate", "median"),
+    ).reset_index()
+    error = np.sqrt(table["coverage"] * (1 - table["coverage"]) / table["suites"])
+    table.insert(table.columns.get_loc("coverage") + 1, "standard_error", error)
+    return table
+
+
+def side_by_side(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """For reading: by title, coverage in percent with its standard error, and median widths, one column a method."""
+    percent = [
+        f"{100 * p:.1f} ± {100 * e:.1f}" for p, e in zip(table["coverage"], table["standard_error"], strict=True)
+    ]
+    table = table.assign(percent=percent)
+    found = {}
+    for scenario, rows in table.groupby("scenario", sort=False):
+        for title, column in ((f"{scenario}: coverage, %", "percent"), (f"{scenario}: median width", "median_width")):
+            wide = rows.pivot(index="quantity", columns="method", values=column)
+            wide = wide.loc[rows["quantity"].unique(), rows["method"].unique()]
+            found[title] = wide.rename_axis(columns=None).reset_index()
+    return found
+
+
+def _intervals(
+    study: Study, simulation: Simulation, scenario: Scenario, rows: pd.DataFrame, generator: np.random.Generator
+) -> pd.DataFrame:
+    """Intervals of one suite, of the law's quantities and of its hull's lines."""
+    truth = law_of(simulation.laws[scenario.law])
+    losses = suite(rows, simulation.laws[scenario.law], generator)
+    bootstrap = study.bootstrap.model_copy(update={"resamples": scenario.resamples})
+
+    def of_law(laws: pd.DataFrame) -> pd.DataFrame:
+        return _of_law(laws, truth.covariates, study, simulation)
+
+    law = _methods(fit_huber(losses, truth.covariates), losses, of_law, _row(truth), bootstrap, generator)
+    # A finite suite has a hull of its own without any error, and that is what its intervals are about.
+    clean = rows.assign(loss=truth.predict(rows))
+    hull = _methods(fit_hull(losses), losses, _of_hull, _row(fit_hull(clean)), bootstrap, generator)
+    return pd.concat([law, hull], ignore_index=True)
+
+
+def _row(law: PowerLaw | HullFit) -> pd.DataFrame:
+    """A law as a table of resamples has it."""
+    if isinstance(law, HullFit):
+        return pd.DataFrame([{f"slope_{name}": line.slope for name, line in law.lines.items()}])
+    terms = zip(law.covariates, law.exponents, law.log_coefficients, strict=True)
+    columns = {"irreducible_loss": law.irreducible_loss}
+    for role, exponent, log_coefficient in terms:
+        columns |= {f"exponent_{role}": exponent, f"log_coefficient_{role}": log_coefficient}
+    return pd.DataFrame([columns])
+
+
+def _of_law(laws: pd.DataFrame, covariates: tuple[str, ...], study: Study, simulation: Simulation) -> pd.DataFrame:
+    """Exponents, E, the log of the loss predicted ahead; of (params, tokens) also slope a and log N* (T* = C/6N*)."""
+    exponent = {role: laws[f"exponent_{role}"] for role in covariates}
+    log_coefficient = {role: laws[f"log_coefficient_{role}"] for role in covariates}
+    width, depth = parse(simulation.ahead[0])
+    params = counting.params(width, depth, architecture(study.suite))
+    at = {"params": params, "tokens": simulation.ahead[1], "width": width, "depth": depth}
+    terms = [np.exp(log_coefficient[role] - exponent[role] * np.log(at[role])) for role in covariates]
+    quantities = {f"exponent_{role}": exponent[role] for role in covariates}
+    quantities["irreducible_loss"] = laws["irreducible_loss"]
+    quantities["log_loss_ahead"] = np.log(laws["irreducible_loss"] + sum(terms))
+    if set(covariates) == {"params", "tokens"}:
+        total = exponent["params"] + exponent["tokens"]
+        slope = exponent["tokens"] / total.where(total > 0)
+        log_g = (
+            np.log(exponent["params"] / exponent["tokens"]) + log_coefficient["params"] - log_coefficient["tokens"]
+        ) / total
+        quantities["slope"] = slope
+        quantities["log_optimal_params"] = log_g + slope * np.log(simulation.flops / FLOPS_PER_PARAM_TOKEN)
+    return pd.DataFrame(quantities)
+
+
+def _of_hull(laws: pd.DataFrame) -> pd.DataFrame:
+    return laws.filter(regex="^slope_").add_prefix("hull_")
+
+
+def _methods(
+    fit: HuberFit | HullFit,
+    rows: pd.DataFrame,
+    quantities: Quantities,
+    truth: pd.DataFrame,
+    bootstrap: Bootstrap,
+    generator: np.random.Generator,
+) -> pd.DataFrame:
+    """Intervals of the quantities of one fit by every method."""
+    seed = int(generator.integers(2**31))
+    runs = int(fit.n_runs or 0)
+    by_run, by_row = (
+        quantities(resample(fit, rows, bootstrap.model_copy(update={"unit": unit}), seed)) for unit in ("run", "row")
+    )
+    # The first is the fit itself.
+    left_out = quantities(refit(fit, rows, np.r_[np.ones((1, runs)), 1 - np.eye(runs)])).to_numpy()
+    estimate, left_out = left_out[0], left_out[1:]
+    tail = (1 - bootstrap.level) / 2
+    ends: dict[str, Ends] = {
+        "row, percentile": _percentile(by_row.to_numpy(), tail),
+        "run, percentile": _percentile(by_run.to_numpy(), tail),
+        DEFAULT: Uncertainty(fit, pd.DataFrame({"unit": ["run"]}), bootstrap.level).interval(by_run),
+        "run, BCa": _bca(by_run.to_numpy(), estimate, left_out, expanded_tail(bootstrap.level, runs)),
+        "run, jackknife t": _jackknife_t(estimate, left_out, tail),
+    }
+    if isinstance(fit, HuberFit):
+        ends["run, wild"] = _percentile(quantities(_wild(fit, rows, bootstrap.resamples, generator)).to_numpy(), tail)
+    found = [
+        pd.DataFrame({"quantity": by_run.columns, "method": method, "low": low, "high": high, "estimate": estimate})
+        for method, (low, high) in ends.items()
+    ]
+    table = pd.concat(found, ignore_index=True)
+    return table.assign(truth=table["quantity"].map(quantities(truth).iloc[0]))
+
+
+def _percentile(values: Array, tail: float) -> Ends:
+    low, high = np.nanquantile(np.where(np.isfinite(values), values, np.nan), [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def _bca(values: Array, estimate: Array, left_out: Array, tail: float) -> Ends:
+    """Bias-corrected and accelerated percentiles (Efron 1987), from expanded ones."""
+    below = np.clip(
+        np.mean(values < estimate, 0) + np.mean(values == estimate, 0) / 2, SMALLEST_SHARE, 1 - SMALLEST_SHARE
+    )
+    bias = stats.norm.ppf(below)
+    influence = np.nanmean(left_out, 0) - left_out
+    squares = np.nansum(influence**2, 0)
+    acceleration = np.nansum(influence**3, 0) / (6 * np.where(squares > 0, squares, 1) ** 1.5)
+    ends = []
+    for z in stats.norm.ppf([tail, 1 - tail]):
+        shares = stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
+        ends.append(np.array([np.nanquantile(column, share) for column, share in zip(values.T, shares, strict=True)]))
+    return ends[0], ends[1]
+
+
+def _jackknife_t(estimate: Array, left_out: Array, tail: float) -> Ends:
+    """The estimate and Student's t times the jackknife's standard error, with runs − 1 degrees of freedom."""
+    runs = len(left_out)
+    error = np.sqrt((runs - 1) * np.nanvar(left_out, axis=0))
+    reach = -stats.t.ppf(tail, runs - 1) * error
+    return estimate - reach, estimate + reach
+
+
+def _wild(fit: HuberFit, rows: pd.DataFrame, resamples: int, generator: np.random.Generator) -> pd.DataFrame:
+    """Laws fitted to the fitted losses and the residuals of each run, all with their signs or all with the opposite."""
+    read = read_rows(rows, (*fit.law.columns, "loss"), "suite")
+    problem, centre = problem_of(read)
+    start = phi_of(fit.law, centre)
+    expected = np.log(predict(start, problem.u)[0])
+    signs = generator.choice([-1.0, 1.0], (resamples, int(read.n_runs or 0)))[:, read.runs]
+    losses = Problem(problem.u, expected + signs * (problem.log_loss - expected))
+    first = FIRST_DELTA * fit.huber_delta
+    minima = minimize(np.repeat(start, resamples, 0), losses, fit.huber_delta, first, TOLERANCE)
+    k, alpha = len(centre), exponents(minima.phi)
+    laws = np.c_[alpha, np.log(minima.phi[:, :k]) + alpha * centre, minima.phi[:, 2 * k], minima.objective]
+    return pd.DataFrame(laws, columns=names_of(fit))
