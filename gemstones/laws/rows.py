@@ -70,7 +70,7 @@ def run_names(table: pd.DataFrame) -> NDArray[np.str_] | None:
     """The run of each row, a cooldown's being its parent; None where some row names none."""
     if "run" not in table or not len(table) or table["run"].isna().any():
         return None
-    names = table["parent"].fillna(table["run"]) if "parent" in table else table["run"]
+    names = table["parent"].fillna(table["run"]) if {"parent", "phase"} <= set(table) else table["run"]
     return names.to_numpy(dtype=str)
 
 

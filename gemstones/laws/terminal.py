@@ -63,12 +63,15 @@ def fit_file(
         found = fit_hull(rows, hull) if hull else fit_huber(rows, seed=seed, **law)
         source = {"file": file.name, "file_sha256": sha256(file), "columns": dict(columns), "query": query}
         found = replace(found, provenance={**found.provenance, **source})
-        if bootstrap["resamples"]:
+        if bootstrap["resamples"] or as_json:
+            from gemstones.laws.card import card
             from gemstones.laws.uncertainty import Uncertainty
             from gemstones.study import Bootstrap
 
             found, resamples = assess(found, rows, Bootstrap(**bootstrap), None, seed, jobs, watch=_progress)
-            uncertainty = Uncertainty(found, resamples, bootstrap["level"])
+            if bootstrap["resamples"]:
+                uncertainty = Uncertainty(found, resamples, bootstrap["level"])
+            found = replace(found, evidence={**found.evidence, "card": card(found, rows)})
     except UserError as error:
         raise UserError(f"{file}: {str(error).removeprefix('fit: ')}") from None
     budgets = optima(found, flops, uncertainty) if flops else []
@@ -146,6 +149,9 @@ def _print_fit(console: Console, found: HuberFit | HullFit, uncertainty: Uncerta
         )
     else:
         console.print(f"{found.hull_size} points on the hull")
+    held_out = found.evidence.get("held_out", {}).get("leave_one_run_out", {}).get("mean_absolute_error")
+    if held_out is not None:
+        console.print(f"losses of a run that is left out: off by {100 * held_out:.2g} % on average")
     if intervals:
         console.print(f"intervals: {intervals['resamples']} resamples by {intervals['unit']}")
     else:

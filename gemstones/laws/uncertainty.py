@@ -22,8 +22,6 @@ from gemstones.laws.hull import HullFit
 
 Array = NDArray[np.float64]
 
-# Share of the resamples that must have a quantity (a slope needs an exponent above 0) for it to have an interval.
-ENOUGH = 0.9
 # Share of resamples that may be drawn again since their rows determine no law, without a word: the others are less varied.
 REDRAWN = 0.1
 
@@ -62,16 +60,20 @@ class Uncertainty:
         Parameters
         ----------
         of_resamples : (resamples, …) the quantity of each resample's law; not-a-number where it has none. The ends are
-            not-a-number where more than a tenth of them have none.
+            not-a-number where more of them have none than may lie beyond an end.
         """
         values = np.asarray(of_resamples, dtype=float)
         flat = values.reshape(len(values), math.prod(values.shape[1:]))
         tail = expanded_tail(self.level, self.units)
         ends = np.full((2, flat.shape[1]), np.nan)
         for j, column in enumerate(flat.T):
-            known = column[np.isfinite(column)]
-            if len(known) and len(known) >= ENOUGH * len(column):
-                ends[:, j] = np.quantile(known, [tail, 1 - tail])
+            known = np.isfinite(column)
+            # What a resample does not have may lie beyond either end: as long as so few have none, the ends are where they are.
+            if known.any() and (~known).mean() < tail:
+                ends[0, j] = np.quantile(np.where(known, column, -np.inf), tail, method="higher")
+                ends[1, j] = np.quantile(np.where(known, column, np.inf), 1 - tail, method="lower")
+            if known.all() and len(known):
+                ends[:, j] = np.quantile(column, [tail, 1 - tail])
         low, high = ends.reshape(2, *values.shape[1:])
         return low, high
 

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from gemstones.errors import UserError
+from gemstones.losses.selections import matching
 
 ROLES = ("params", "tokens", "width", "depth", "loss", "run", "flops", "gpu_hours")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -56,7 +57,7 @@ def read_own(
         raise UserError(f"{path}: {str(strange[0])[:40]!r} is no name of a column; wanted: a header line of names")
     table.index += 1
     if query is not None:
-        table = _matching(table, query, path)
+        table = matching(table, query, str(path))
     if table.empty:
         raise UserError(f"{path}: holds no rows")
     for role, column in columns.items():
@@ -111,18 +112,6 @@ def _records(path: Path) -> list[dict[str, Any]]:
     if wrong:
         raise UserError(f"{path}: row {wrong[0]} is no JSON object")
     return records
-
-
-def _matching(table: pd.DataFrame, query: str, path: Path) -> pd.DataFrame:
-    try:
-        holds = table.eval(" ".join(query.split()), engine="python")
-    except Exception as error:
-        raise UserError(f"{path}: {_one_line(error)} in the query: {query}") from None
-    if not isinstance(holds, pd.Series) or holds.dtype != bool:
-        raise UserError(f"{path}: no condition on rows: {query}")
-    if not holds.any():
-        raise UserError(f"{path}: no row matches: {query}")
-    return table[holds]
 
 
 def _one_line(error: Exception) -> str:

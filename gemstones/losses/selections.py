@@ -28,7 +28,7 @@ def select(table: pd.DataFrame, query: str, name: str) -> pd.DataFrame:
     UserError
         If the query cannot be evaluated or matches no row.
     """
-    return _matching(table, query, f"selections.{name}").reset_index(drop=True)
+    return matching(table, query, f"selections.{name}").reset_index(drop=True)
 
 
 def exclude(table: pd.DataFrame, exclusions: Mapping[str, Exclusion]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -49,7 +49,7 @@ def exclude(table: pd.DataFrame, exclusions: Mapping[str, Exclusion]) -> tuple[p
     """
     taken: dict[int, str] = {}
     for name, exclusion in exclusions.items():
-        for index in _matching(table, exclusion.query, f"losses.exclusions.{name}.query").index:
+        for index in matching(table, exclusion.query, f"losses.exclusions.{name}.query").index:
             taken.setdefault(index, name)
     if taken and len(taken) == len(table):
         raise UserError("losses.exclusions: every row of the losses table is taken out; wanted: some that stay")
@@ -71,11 +71,16 @@ def check_queries(queries: Mapping[str, str]) -> None:
                 raise UserError(f"{key}: unknown column '{node.id}'; choose one of {', '.join(COLUMNS)}")
 
 
-def _matching(table: pd.DataFrame, query: str, key: str) -> pd.DataFrame:
+def matching(table: pd.DataFrame, query: str, key: str) -> pd.DataFrame:
+    """Rows that a query names; raises UserError, beginning with `key`, if it is none or matches none."""
     try:
-        rows = table.query(" ".join(query.split()), engine="python")
+        holds = table.eval(" ".join(query.split()), engine="python")
     except Exception as error:
-        raise UserError(f"{key}: {str(error).splitlines()[0]} in: {query}") from None
-    if rows.empty:
-        raise UserError(f"{key}: no row of the losses table matches: {query}")
-    return rows
+        raise UserError(f"{key}: {(str(error).splitlines() or [type(error).__name__])[0]} in: {query}") from None
+    # A nullable column makes null of what it cannot compare: such a row does not match.
+    holds = holds.fillna(False) if hasattr(holds, "fillna") else holds
+    if str(getattr(holds, "dtype", None)) not in ("bool", "boolean"):
+        raise UserError(f"{key}: not true or false for each row: {query}")
+    if not holds.any():
+        raise UserError(f"{key}: no row matches: {query}")
+    return table[holds]

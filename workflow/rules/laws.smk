@@ -16,8 +16,9 @@ rule law:
                 for name in ("__init__", "card", "certificate", "fit", "holdout", "hull", "identifiability")
             ),
             *(f"laws/{name}" for name in ("minimize", "power_law", "resampling", "rows", "starts", "uncertainty")),
-            *(f"losses/{name}" for name in ("columns", "origin", "selections")),
+            *(f"losses/{name}" for name in ("columns", "origin", "selections", "table")),
             "report",
+            "suite/recipe",
         ),
     output:
         law="<results>/laws/{fit}.json",
@@ -82,7 +83,8 @@ rule anomaly_effect:
         losses="<results>/losses/losses.parquet",
         anomalies="<results>/losses/anomalies.csv",
         code=modules(
-            *(f"laws/{name}" for name in ("__init__", "fit", "hull", "minimize", "power_law", "rows", "starts")),
+            *(f"laws/{name}" for name in ("__init__", "fit", "hull", "identifiability", "minimize", "power_law")),
+            *(f"laws/{name}" for name in ("rows", "starts")),
             *(f"losses/{name}" for name in ("anomalies", "columns", "selections", "table")),
             "laws/sensitivity",
             "report",
@@ -96,7 +98,7 @@ rule anomaly_effect:
             labels={"figure": "without_anomalies", "shown as": "table"},
         ),
     log:
-        "<results>/logs/without_anomalies.log",
+        "<results>/logs/laws/anomaly_effect.log",
     conda:
         "../../envs/analysis.yaml"
     params:
@@ -112,7 +114,7 @@ rule comparison:
         code=[
             *modules(
                 *(f"laws/{name}" for name in ("comparison", "fit", "holdout", "kaplan", "minimize", "power_law")),
-                *(f"laws/{name}" for name in ("published", "rows", "starts")),
+                *(f"laws/{name}" for name in ("identifiability", "published", "rows", "starts")),
                 *(f"losses/{name}" for name in ("released", "selections")),
                 "report",
             ),

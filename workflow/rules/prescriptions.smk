@@ -11,7 +11,12 @@ rule prescription:
         law="<results>/laws/{fit}.json",
         resamples="<results>/laws/{fit}.parquet",
         code=modules(
-            "prescriptions/optimum", "prescriptions/bands", "laws/power_law", "laws/uncertainty", "suite/counting"
+            "prescriptions/optimum",
+            "prescriptions/bands",
+            "laws/fit",
+            "laws/power_law",
+            "laws/uncertainty",
+            "suite/counting",
         ),
     output:
         "<results>/prescriptions/{fit}.parquet",

@@ -8,7 +8,19 @@ rule simulation:
     """Intervals of one part of a scenario's suites, by every method."""
     input:
         code=modules(
-            *(f"laws/{name}" for name in ("coverage", "fit", "hull", "minimize", "power_law", "resampling", "rows")),
+            *(
+                f"laws/{name}"
+                for name in (
+                    "coverage",
+                    "fit",
+                    "hull",
+                    "identifiability",
+                    "minimize",
+                    "power_law",
+                    "resampling",
+                    "rows",
+                )
+            ),
             *(f"laws/{name}" for name in ("simulation", "starts", "uncertainty")),
             *(f"suite/{name}" for name in ("counting", "shapes")),
         ),

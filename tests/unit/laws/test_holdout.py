@@ -76,7 +76,9 @@ def test_a_run_that_does_not_follow_the_law_is_the_worst(grid, law):
 
 
 def test_a_cooldown_is_left_out_with_its_main_run(noisy):
-    cooldown = noisy[noisy["step"] == 24_000].assign(parent=noisy["run"], run=noisy["run"] + "-cooldown-24000")
+    cooldown = noisy[noisy["step"] == 24_000].assign(
+        parent=noisy["run"], phase="cooldown", run=noisy["run"] + "-cooldown-24000"
+    )
     table = pd.concat([noisy, cooldown], ignore_index=True)
     found = held_out(fit_huber(table), table)[LEFT_OUT]
     assert found["runs"] == 10

@@ -80,7 +80,7 @@ def test_rows_without_runs_are_drawn_one_by_one(noisy):
 
 def test_cooldowns_are_drawn_with_the_run_they_branch_from(noisy):
     """Each row as a cooldown of its own: what is drawn is the parent."""
-    cooldowns = noisy.assign(parent=noisy["run"], run=noisy["run"] + "-" + noisy["step"].astype(str))
+    cooldowns = noisy.assign(phase="cooldown", parent=noisy["run"], run=noisy["run"] + "-" + noisy["step"].astype(str))
     found = fit_huber(cooldowns)
     assert found.n_runs == 10
     assert Uncertainty(found, resample(found, cooldowns, TINY)).units == 10
