@@ -31,7 +31,10 @@ Ends = tuple[Array, Array]
 Quantities = Callable[[pd.DataFrame], pd.DataFrame]
 
 DEFAULT = "run, expanded percentile"
-METHODS = ("row, percentile", "run, percentile", DEFAULT, "run, BCa", "run, jackknife t", "run, wild")
+RANDOM_WEIGHTS = "run, random weights"
+METHODS = (DEFAULT, "run, percentile", "run, BCa", "run, jackknife t", RANDOM_WEIGHTS, "run, wild", "row, percentile")
+# Methods that are far off with any number of resamples take this share of them.
+FEWER = 4
 # BCa maps levels by the share of resamples below the estimate, which is kept away from 0 and 1.
 SMALLEST_SHARE = 1e-3
 
@@ -168,40 +171,67 @@ def _methods(
     bootstrap: Bootstrap,
     generator: np.random.Generator,
 ) -> pd.DataFrame:
-    """Intervals of the quantities of one fit by every method."""
-    seed = int(generator.integers(2**31))
-    runs = int(fit.n_runs or 0)
-    by_run, by_row = (
-        quantities(resample(fit, rows, bootstrap.model_copy(update={"unit": unit}), seed)) for unit in ("run", "row")
-    )
+    """Intervals of the quantities of one fit by every method; a hull has no weights and no residuals to draw."""
+    seed, runs, tail = int(generator.integers(2**31)), int(fit.n_runs or 0), (1 - bootstrap.level) / 2
+    by_run = resample(fit, rows, bootstrap, seed)
+    uncertainty = Uncertainty(fit, by_run, bootstrap.level)
+    drawn = quantities(by_run).to_numpy()
     # The first is the fit itself.
     left_out = quantities(refit(fit, rows, np.r_[np.ones((1, runs)), 1 - np.eye(runs)])).to_numpy()
     estimate, left_out = left_out[0], left_out[1:]
-    tail = (1 - bootstrap.level) / 2
+    fewer = bootstrap.model_copy(update={"unit": "row", "resamples": max(1, bootstrap.resamples // FEWER)})
     ends: dict[str, Ends] = {
-        "row, percentile": _percentile(by_row.to_numpy(), tail),
-        "run, percentile": _percentile(by_run.to_numpy(), tail),
-        DEFAULT: Uncertainty(fit, pd.DataFrame({"unit": ["run"]}), bootstrap.level).interval(by_run),
-        "run, BCa": _bca(by_run.to_numpy(), estimate, left_out, expanded_tail(bootstrap.level, runs)),
+        DEFAULT: uncertainty.interval(drawn),
+        "run, percentile": _percentile(drawn, tail),
+        "run, BCa": _bca(drawn, estimate, left_out, expanded_tail(bootstrap.level, runs)),
         "run, jackknife t": _jackknife_t(estimate, left_out, tail),
+        "row, percentile": _percentile(quantities(resample(fit, rows, fewer, seed)).to_numpy(), tail),
     }
     if isinstance(fit, HuberFit):
-        ends["run, wild"] = _percentile(quantities(_wild(fit, rows, bootstrap.resamples, generator)).to_numpy(), tail)
-    found = [
-        pd.DataFrame({"quantity": by_run.columns, "method": method, "low": low, "high": high, "estimate": estimate})
-        for method, (low, high) in ends.items()
-    ]
-    table = pd.concat(found, ignore_index=True)
-    return table.assign(truth=table["quantity"].map(quantities(truth).iloc[0]))
+        weights = runs * generator.dirichlet(np.ones(runs), bootstrap.resamples)
+        weighted = quantities(refit(fit, rows, weights)).to_numpy()
+        ends[RANDOM_WEIGHTS] = _percentile(weighted, _weights_tail(bootstrap.level, runs, fit))
+        ends["run, wild"] = _percentile(quantities(_wild(fit, rows, fewer.resamples, generator)).to_numpy(), tail)
+    expected = quantities(truth)
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "quantity": expected.columns,
+                    "method": method,
+                    "truth": expected.iloc[0].to_numpy(),
+                    "estimate": estimate,
+                    "low": ends[method][0],
+                    "high": ends[method][1],
+                }
+            )
+            for method in METHODS
+            if method in ends
+        ],
+        ignore_index=True,
+    )
+
+
+def _weights_tail(level: float, runs: int, fit: HuberFit) -> float:
+    """Share of the laws below an interval, if runs weigh at random (Rubin 1981), none of them nothing.
+
+    As for the default, but a law with as many parameters leaves its residuals so many degrees of freedom fewer.
+    """
+    freedom = max(runs - 2 * len(fit.law.covariates) - 1, 1)
+    return float(stats.norm.cdf(-stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(runs / freedom)))
 
 
 def _percentile(values: Array, tail: float) -> Ends:
+    if not len(values):  # too few runs to resample
+        return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
     low, high = np.nanquantile(np.where(np.isfinite(values), values, np.nan), [tail, 1 - tail], axis=0)
     return low, high
 
 
 def _bca(values: Array, estimate: Array, left_out: Array, tail: float) -> Ends:
-    """Bias-corrected and accelerated percentiles (Efron 1987), from expanded ones."""
+    """Bias-corrected and accelerated percentiles (Efron 1987), of as many resamples as the default's."""
+    if not len(values):
+        return _percentile(values, tail)
     below = np.clip(
         np.mean(values < estimate, 0) + np.mean(values == estimate, 0) / 2, SMALLEST_SHARE, 1 - SMALLEST_SHARE
     )
