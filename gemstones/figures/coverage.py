@@ -13,12 +13,13 @@ from gemstones.errors import UserError
 from gemstones.figures.axes import legend_below, scientific
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
-from gemstones.figures.style import FONT, MARKERS, PALETTE, figure
+from gemstones.figures.style import MARKERS, PALETTE, figure
 
 # A method whose coverage lies in this band is called right.
 GOOD = (0.90, 0.97)
 BAND = "#DDEBDD"
 TICKS = (0, 30, 50, 70, 80, 90, 95, 100)
+LEAST_SHOWN = 0.25
 SYMBOLS = {"irreducible_loss": "E", "slope": "slope a", "log_loss_ahead": "loss ahead"}
 
 
@@ -28,10 +29,14 @@ def draw_coverage(tables: Tables) -> Drawing:
         raise UserError("figure of kind 'coverage': no table of coverage; the config needs the section simulation")
     table = tables.coverage
     scenarios, methods = list(table["scenario"].unique()), list(table["method"].unique())
-    quantities = list(table["quantity"].unique())
-    quantities.sort(key=lambda name: (name.startswith("hull"), not name.startswith("exponent"), quantities.index(name)))
+    # Exponents first, hulls last, otherwise in the order of the table.
+    groups = (r"^exponent_", r"^(?!exponent_|hull_)", r"^hull_")
+    names = pd.Series(table["quantity"].unique())
+    quantities = [name for group in groups for name in names[names.str.contains(group)]]
     drawn = figure(0.42 * len(quantities) + 1.2)
     panels = drawn.subplots(1, len(scenarios), sharey=True, squeeze=False)[0]
+    least = min(LEAST_SHOWN, table["coverage"].min())
+    ticks = [tick for tick in TICKS if tick / 100 >= least]
     for axes, scenario in zip(panels, scenarios, strict=True):
         rows = table[table["scenario"] == scenario]
         axes.axvspan(*GOOD, color=BAND, zorder=0, linewidth=0)
@@ -47,20 +52,23 @@ def draw_coverage(tables: Tables) -> Drawing:
                 marker=MARKERS[i % len(MARKERS)],
                 linestyle="none",
                 elinewidth=0.9,
+                clip_on=False,
             )
+        for between in range(1, len(quantities)):
+            axes.axhline(between - 0.5, color="#D0D0D0", linewidth=0.6, zorder=0)
         axes.set_title(f"{scenario.replace('_', ' ')}, {rows['suites'].max()} suites")
         axes.set_xscale("function", functions=(_stretch, _shrink))
-        axes.set_xlim(0, 1)
-        axes.xaxis.set_major_locator(FixedLocator([tick / 100 for tick in TICKS]))
-        axes.xaxis.set_major_formatter(FixedFormatter([str(tick) for tick in TICKS]))
+        axes.set_xlim(least, 1)
+        axes.xaxis.set_major_locator(FixedLocator([tick / 100 for tick in ticks]))
+        axes.xaxis.set_major_formatter(FixedFormatter([str(tick) for tick in ticks]))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
     panels[0].set_yticks(range(len(quantities)), [_label(name, tables.study.simulation.flops) for name in quantities])
     panels[0].set_ylim(len(quantities) - 0.5, -0.5)
-    drawn.supxlabel(
-        f"suites whose {100 * tables.study.bootstrap.level:g} % interval holds the truth (%)", fontsize=FONT
-    )
-    drawn.supylabel("quantity", fontsize=FONT)
+    panels[0].set_ylabel("quantity")
+    level = f"{100 * tables.study.bootstrap.level:g}"
+    panels[len(panels) // 2].set_xlabel(f"suites whose {level} % interval holds the truth (%)")
     handles = [
         Line2D(
             [], [], color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)], linestyle="none", label=method

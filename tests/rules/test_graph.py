@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, copy_project, snakemake
+from tests.conftest import ROOT, config_of, copy_project, snakemake
 from tests.dag import count, dry_run
 
 
@@ -37,6 +37,16 @@ def test_mini_trains_and_released_does_not(fresh, mini):
     released = count(dry_run(fresh, "config/released.yaml"))
     assert released["released_losses"] == released["published_laws"] == 1
     assert not any(rule.startswith("train") for rule in released)
+
+
+def test_a_simulation_needs_no_losses(fresh):
+    config = "config/simulation.yaml"
+    simulation = config_of("simulation")["simulation"]
+    parts = len(simulation["scenarios"]) * simulation["parts"]
+    assert count(dry_run(fresh, config)) == {"suite": 1, "simulation": parts, "coverage": 1, "figure": 1}
+    assert count(dry_run(fresh, config, ("laws",))) == {"simulation": parts, "coverage": 1}
+    one = "results/simulation/laws/simulation/few_runs-0.parquet"
+    assert count(dry_run(fresh, config, (one,))) == {"simulation": 1}
 
 
 def test_one_fit_needs_the_table_and_nothing_beside(fresh):

@@ -78,6 +78,11 @@ def test_sections_are_frozen_and_closed():
         (["holdout"], {"tokens_at_most": -1}, r"holdout\.tokens_at_most: .*greater than 0"),
         (["overspend", "step"], 9000, r"overspend\.step: 9000 lies beyond the main run's"),
         (["losses", "sources"], [], r"losses\.sources: name 'trained', 'released' or both"),
+        (
+            ["figures", "coverage"],
+            {"kind": "coverage"},
+            r"figures\.coverage\.kind: the figure needs the section 'simulation'",
+        ),
         (["data", "validation_tokens"], 8, r"data\.validation_tokens: 8 do not fill one context of 64"),
     ],
 )
@@ -92,6 +97,34 @@ def test_a_wrong_key_is_one_line_with_file_and_key(path, value, message):
     with pytest.raises(UserError, match=message) as caught:
         load(config, "config/my.yaml")
     assert str(caught.value).startswith("config/my.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (
+            ["scenarios", "few_runs", "law"],
+            "params_token",
+            r"simulation\.scenarios\.few_runs\.law: unknown law 'params_token'; did",
+        ),
+        (["laws", "width_depth", "exponents"], [0.3], r"simulation\.laws\.width_depth: .* one entry for each term"),
+        (
+            ["laws", "width_depth", "errors", "drift_lag"],
+            1,
+            r"simulation\.laws\.width_depth\.errors\.drift_lag: .*less than 1",
+        ),
+        (["ahead"], ["4096-32", 1], r"simulation\.ahead\.0: a shape is written <width>x<depth>"),
+    ],
+)
+def test_a_wrong_simulation_is_one_line(path, value, message):
+    config = config_of("simulation")
+    section = config["simulation"]
+    for key in path[:-1]:
+        section = section[key]
+    section[path[-1]] = value
+    with pytest.raises(UserError, match=message) as caught:
+        load(config, "config/simulation.yaml")
     assert "\n" not in str(caught.value)
 
 

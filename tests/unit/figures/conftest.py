@@ -58,6 +58,9 @@ CONFIG: dict[str, Any] = {
         },
     },
     "comparisons": ["all", "late"],
+    "simulation": {
+        "steps": 450, "evaluate_every": 45, "laws": {}, "scenarios": {}, "flops": 3e21, "ahead": ["64x3", 1_000_000],
+    },
     "prescriptions": {
         "fits": ["approach_3_all", "approach_3_all_width_depth"], "flops_range": [1e11, 1e15], "budgets": 17,
     },
@@ -130,6 +133,19 @@ def small_laws(study: Study, losses: pd.DataFrame, names: list[str]) -> dict[str
     return laws
 
 
+def small_coverage() -> pd.DataFrame:
+    """Coverage of two methods in two scenarios, of which one has another quantity."""
+    quantities = {"many": ["exponent_params", "log_optimal_params"], "few": ["exponent_params", "hull_slope_params"]}
+    rows = [
+        {"scenario": scenario, "quantity": quantity, "method": method, "suites": 40, "coverage": coverage,
+         "standard_error": (coverage * (1 - coverage) / 40) ** 0.5}
+        for scenario, names in quantities.items()
+        for quantity in names
+        for method, coverage in (("by run", 0.95), ("by row", 0.4), ("always", 1.0))
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def compared(study: Study, losses: pd.DataFrame) -> pd.DataFrame:
     """Laws compared on selections; one of them stands for the authors' law."""
     rows = {name: select(losses, study.selections[name], name) for name in study.comparisons}
@@ -155,6 +171,7 @@ def small_study(kind: str, fits: list[str]) -> Tables:
         prescriptions=prescriptions,
         overspend=overspend(select(losses, study.selections["all"], "all"), study.overspend.step),
         comparison=compared(study, losses),
+        coverage=small_coverage(),
         overtraining=overtraining(
             laws[study.overtraining.fit], study.overtraining.flops, study.suite, study.overtraining.fit
         ),

@@ -228,8 +228,22 @@ def test_missing_phase_is_one_clear_message(kind: str, phase: str, losses: pd.Da
         draw(tables)
 
 
+def test_coverage_is_drawn_with_errors_within_0_and_1(drawings: dict[str, Drawing]) -> None:
+    many, few = drawings["coverage"].figure.axes
+    assert [axes.get_title() for axes in (many, few)] == ["many, 40 suites", "few, 40 suites"]
+    assert [label.get_text() for label in many.get_yticklabels()] == [
+        "exponent params", "N*(3×10²¹)", "hull: params slope",
+    ]  # fmt: skip
+    for axes in (many, few):
+        bars: list[Any] = axes.containers
+        assert [set(bar.lines[0].get_xdata()) for bar in bars] == [{0.95}, {0.4}, {1.0}]
+        ends = [x for bar in bars for lines in bar.lines[2] for line in lines.get_segments() for x, _ in line]
+        assert min(ends) == pytest.approx(0.4 - (0.4 * 0.6 / 40) ** 0.5)
+        assert max(ends) == 1
+
+
 @pytest.mark.parametrize(
-    "kind", ["approach_1", "approach_3", "rainbow", "residuals", "held_out", "overspend", "overtraining"]
+    "kind", ["approach_1", "approach_3", "rainbow", "residuals", "held_out", "overspend", "overtraining", "coverage"]
 )
 def test_missing_table_is_one_clear_message(kind: str) -> None:
     with pytest.raises(UserError, match=f"figure of kind '{kind}'"):
