@@ -183,8 +183,8 @@ def _without_each_run(names: NDArray[np.str_] | None, test: dict[str, Any]) -> l
 def _beyond(
     table: pd.DataFrame, column: str, at_most: float | None, name: str, key: str, test: dict[str, Any]
 ) -> list[Fold]:
-    x = table[column].to_numpy(float, na_value=np.nan) if column in table else np.full(len(table), np.nan)
-    if not (np.isfinite(x) & (x > 0)).all():
+    x = _numbers(table, column)
+    if np.isnan(x).any():
         test["skipped"].append(f"not every row has a number of {column}")
         return []
     low, high = x.min(), x.max()
@@ -220,11 +220,21 @@ def _summary(error: Array, names: NDArray[np.str_] | None = None, table: pd.Data
         found["runs"] = len(np.unique(names[tested]))
     found["mean_absolute_error"] = float(np.abs(error[tested]).mean())
     found["mean_error"] = float(error[tested].mean())
-    if names is not None and table is not None and "tokens" in table:
-        tokens = table["tokens"].to_numpy(float, na_value=np.nan)
+    if names is not None and table is not None:
+        tokens = _numbers(table, "tokens")
         last = [np.flatnonzero(names == run)[np.argmax(tokens[names == run])] for run in np.unique(names[tested])]
-        found["final_mean_absolute_error"] = float(np.abs(error[last]).mean())
+        last = [row for row in last if tested[row] and not np.isnan(tokens[row])]
+        if last:
+            found["final_mean_absolute_error"] = float(np.abs(error[last]).mean())
     return found
+
+
+def _numbers(table: pd.DataFrame, column: str) -> Array:
+    """A column (n,) that the law itself may not need: not-a-number where it is none of positive numbers."""
+    try:
+        return positive_columns(table, (column,), "held-out tests")[:, 0]
+    except UserError:
+        return np.full(len(table), np.nan)
 
 
 def _slopes_without_a_run(fit: HullFit, table: pd.DataFrame) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Rows that determine no law, or only a part of one: an error or a warning, and never a silent wrong number."""
 
+import json
 import warnings
 
 import numpy as np
@@ -205,3 +206,16 @@ def test_numbers_stay_quiet_where_nothing_fits(noisy):
             warnings.simplefilter("error")
             found, _ = assess(fit_huber(rows, huber_delta=np.inf), rows, FEW)
         assert found.warnings
+
+
+def test_what_a_law_does_not_need_may_be_anything(noisy):
+    """Held-out tests look at params and tokens of any law, and JSON knows no not-a-number."""
+    for tokens in ("unknown", None, -1.0):
+        rows = noisy.assign(tokens=tokens)
+        found, _ = assess(fit_huber(rows, ("width", "depth"), huber_delta=0.1), rows, Bootstrap(resamples=0))
+        json.dumps(found.to_json(), allow_nan=False)
+    # Here no run ends beyond the sizes that the test from small to large is fitted to.
+    rows = noisy.assign(params=noisy["params"].where(noisy["step"] != 12_000, 1e12))
+    found, _ = assess(fit_huber(rows, huber_delta=0.1), rows, Bootstrap(resamples=0))
+    assert "final_mean_absolute_error" not in found.evidence["held_out"]["small_to_large"]
+    json.dumps(found.to_json(), allow_nan=False)
