@@ -47,7 +47,7 @@ def draw_coverage(tables: Tables) -> Drawing:
             axes.errorbar(
                 shown["coverage"],
                 place + (i - (len(methods) - 1) / 2) * 0.8 / len(methods),
-                xerr=_within_one(shown),
+                xerr=_binomial(shown),
                 color=PALETTE[i % len(PALETTE)],
                 marker=MARKERS[i % len(MARKERS)],
                 linestyle="none",
@@ -80,10 +80,10 @@ def draw_coverage(tables: Tables) -> Drawing:
     return Drawing(drawn, table)
 
 
-def _within_one(rows: pd.DataFrame) -> NDArray[np.float64]:
-    """Lengths (2, rows) of error bars that end at 0 and 1."""
-    p, error = rows["coverage"].to_numpy(), rows["standard_error"].to_numpy()
-    return np.stack([np.minimum(error, p), np.minimum(error, 1 - p)])
+def _binomial(rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Lengths (2, rows) of error bars."""
+    share, low, high = (rows[name].to_numpy() for name in ("coverage", "coverage_low", "coverage_high"))
+    return np.stack([share - low, high - share])
 
 
 def _stretch(share: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gemstones.errors import UserError
 from gemstones.laws.hull import HullFit
-from gemstones.laws.power_law import FLOPS_PER_PARAM_TOKEN
+from gemstones.laws.power_law import Allocation
 
 if TYPE_CHECKING:
     from gemstones.laws.fit import HuberFit
@@ -80,13 +80,8 @@ def check_budgets(of: Sequence[str] | str, flops: Sequence[float]) -> None:
 def _of_resamples(uncertainty: Uncertainty, budgets: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Params and tokens (resamples, budgets)."""
     if not isinstance(uncertainty.fit, HullFit):
-        table = uncertainty.resamples
-        names = [f"{part}_{role}" for role in QUANTITIES for part in ("exponent", "log_coefficient")]
-        alpha, log_a, beta, log_b = (table[[name]].to_numpy() for name in names)
-        alpha, beta = (np.where(exponent > 0, exponent, np.nan) for exponent in (alpha, beta))
-        log_c = np.log(budgets / FLOPS_PER_PARAM_TOKEN)
-        log_params = (np.log(alpha) + log_a - np.log(beta) - log_b + beta * log_c) / (alpha + beta)
-        return {"params": np.exp(log_params), "tokens": np.exp(log_c - log_params)}
+        allocation = Allocation.of_laws(uncertainty.resamples)
+        return {"params": allocation.params(budgets), "tokens": allocation.tokens(budgets)}
     lines = {name: uncertainty.resamples[[f"slope_{name}", f"intercept_{name}"]].to_numpy() for name in QUANTITIES}
     return {name: np.exp(line[:, :1] * np.log(budgets) + line[:, 1:]) for name, line in lines.items()}
 

@@ -90,10 +90,7 @@ def compare_laws(
             for covariates in FITTED
         ),
         ("Kaplan's form", HERE, PARAMETERS, _kaplan_law),
-        *(
-            (", ".join(law.covariates), AUTHORS, 2 * len(law.covariates) + 1, partial(_fixed, law, law.columns))
-            for law in authors
-        ),
+        *((", ".join(law.covariates), AUTHORS, law.n_parameters, partial(_fixed, law, law.columns)) for law in authors),
         ("Chinchilla", ELSEWHERE, 0, partial(_fixed, CHINCHILLA, CHINCHILLA.columns)),
         ("Kaplan", ELSEWHERE, 0, partial(_fixed, KAPLAN, (KAPLAN.param_count, "tokens"))),
     ]

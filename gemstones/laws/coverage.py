@@ -1,7 +1,8 @@
 """How often intervals hold the truth: many simulated suites, a law fitted to each, intervals by several methods.
 
 `run, expanded percentile` is what the package gives, by its own code (:mod:`~gemstones.laws.resampling`,
-:mod:`~gemstones.laws.uncertainty`); the other methods are here to be compared with it, and only here.
+:mod:`~gemstones.laws.uncertainty`); the other methods are here to be compared with it, and only here. `drawn` are runs that are
+drawn with replacement, as a hull's always are.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from gemstones.laws.fit import HuberFit, fit_huber, phi_of, problem_of
+from gemstones.laws.fit import HuberFit, fit_huber, laws_of, phi_of, problem_of
 from gemstones.laws.hull import HullFit, fit_hull
-from gemstones.laws.minimize import Problem, exponents, minimize, predict
-from gemstones.laws.power_law import FLOPS_PER_PARAM_TOKEN, PowerLaw
+from gemstones.laws.minimize import Problem, minimize, predict
+from gemstones.laws.power_law import Allocation, PowerLaw
 from gemstones.laws.resampling import FIRST_DELTA, TOLERANCE, names_of, refit, resample
 from gemstones.laws.rows import read_rows
 from gemstones.laws.simulation import checkpoints, law_of, suite
-from gemstones.laws.uncertainty import Uncertainty, expanded_tail
+from gemstones.laws.uncertainty import Uncertainty
 from gemstones.study import Bootstrap, Scenario, Simulation, Study
 from gemstones.suite import counting
 from gemstones.suite.shapes import architecture, parse
@@ -31,8 +32,15 @@ Ends = tuple[Array, Array]
 Quantities = Callable[[pd.DataFrame], pd.DataFrame]
 
 DEFAULT = "run, expanded percentile"
-RANDOM_WEIGHTS = "run, random weights"
-METHODS = (DEFAULT, "run, percentile", "run, BCa", "run, jackknife t", RANDOM_WEIGHTS, "run, wild", "row, percentile")
+METHODS = (
+    DEFAULT,
+    "run, percentile",
+    "run, drawn, t",
+    "run, BCa",
+    "run, jackknife t",
+    "run, wild",
+    "row, percentile",
+)
 # Methods that are far off with any number of resamples take this share of them.
 FEWER = 4
 # BCa maps levels by the share of resamples below the estimate, which is kept away from 0 and 1.
@@ -66,7 +74,8 @@ def coverage(parts: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    scenario, quantity, method, truth, suites, coverage, standard_error (binomial), too_low and too_high (shares of intervals that lie
+    scenario, quantity, method, truth, suites, coverage, coverage_low and coverage_high (95 % Wilson interval
+    of a share of so many suites), too_low and too_high (shares of intervals that lie
     below, above the truth), without_interval (share, counted as not holding it), median_width, median_estimate.
     """
     held = (parts["low"] <= parts["truth"]) & (parts["truth"] <= parts["high"])
@@ -88,16 +97,26 @@ def coverage(parts: pd.DataFrame) -> pd.DataFrame:
         median_width=("width", "median"),
         median_estimate=("estimate", "median"),
     ).reset_index()
-    error = np.sqrt(table["coverage"] * (1 - table["coverage"]) / table["suites"])
-    table.insert(table.columns.get_loc("coverage") + 1, "standard_error", error)
+    after = table.columns.get_loc("coverage") + 1
+    for name, end in zip(
+        ("coverage_high", "coverage_low"), _wilson(table["coverage"], table["suites"])[::-1], strict=True
+    ):
+        table.insert(after, name, end)
     return table
 
 
+def _wilson(share: pd.Series, number: pd.Series) -> Ends:
+    """Binomial 95 % interval of a share of `number` trials (Wilson 1927), which does not vanish at 0 and 1."""
+    z2 = stats.norm.ppf(0.975) ** 2
+    middle = (share + z2 / (2 * number)) / (1 + z2 / number)
+    half = np.sqrt(z2 * (share * (1 - share) + z2 / (4 * number)) / number) / (1 + z2 / number)
+    return (middle - half).to_numpy(), (middle + half).to_numpy()
+
+
 def side_by_side(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """For reading: by title, coverage in percent with its standard error, and median widths, one column a method."""
-    percent = [
-        f"{100 * p:.1f} ± {100 * e:.1f}" for p, e in zip(table["coverage"], table["standard_error"], strict=True)
-    ]
+    """For reading: by title, coverage in percent with its binomial interval, and median widths, one column a method."""
+    columns = zip(table["coverage"], table["coverage_low"], table["coverage_high"], strict=True)
+    percent = [f"{100 * share:.0f} ({100 * low:.0f}–{100 * high:.0f})" for share, low, high in columns]
     table = table.assign(percent=percent)
     found = {}
     for scenario, rows in table.groupby("scenario", sort=False):
@@ -149,13 +168,9 @@ def _of_law(laws: pd.DataFrame, covariates: tuple[str, ...], study: Study, simul
     quantities["irreducible_loss"] = laws["irreducible_loss"]
     quantities["log_loss_ahead"] = np.log(laws["irreducible_loss"] + sum(terms))
     if set(covariates) == {"params", "tokens"}:
-        total = exponent["params"] + exponent["tokens"]
-        slope = exponent["tokens"] / total.where(total > 0)
-        log_g = (
-            np.log(exponent["params"] / exponent["tokens"]) + log_coefficient["params"] - log_coefficient["tokens"]
-        ) / total
-        quantities["slope"] = slope
-        quantities["log_optimal_params"] = log_g + slope * np.log(simulation.flops / FLOPS_PER_PARAM_TOKEN)
+        allocation = Allocation.of_laws(laws)
+        quantities["slope"] = allocation.a[:, 0]
+        quantities["log_optimal_params"] = np.log(allocation.params(simulation.flops)[:, 0])
     return pd.DataFrame(quantities)
 
 
@@ -173,24 +188,25 @@ def _methods(
 ) -> pd.DataFrame:
     """Intervals of the quantities of one fit by every method; a hull has no weights and no residuals to draw."""
     seed, runs, tail = int(generator.integers(2**31)), int(fit.n_runs or 0), (1 - bootstrap.level) / 2
-    by_run = resample(fit, rows, bootstrap, seed)
-    uncertainty = Uncertainty(fit, by_run, bootstrap.level)
-    drawn = quantities(by_run).to_numpy()
+    uncertainty = Uncertainty(fit, resample(fit, rows, bootstrap, seed), bootstrap.level)
+    weighted = drawn = quantities(uncertainty.resamples).to_numpy()
+    if isinstance(fit, HuberFit):
+        counts = generator.multinomial(runs, np.full(runs, 1 / runs), bootstrap.resamples).astype(float)
+        drawn = quantities(refit(fit, rows, counts)).to_numpy()
+    few = _t_tail(bootstrap.level, runs)
     # The first is the fit itself.
     left_out = quantities(refit(fit, rows, np.r_[np.ones((1, runs)), 1 - np.eye(runs)])).to_numpy()
     estimate, left_out = left_out[0], left_out[1:]
     fewer = bootstrap.model_copy(update={"unit": "row", "resamples": max(1, bootstrap.resamples // FEWER)})
     ends: dict[str, Ends] = {
-        DEFAULT: uncertainty.interval(drawn),
-        "run, percentile": _percentile(drawn, tail),
-        "run, BCa": _bca(drawn, estimate, left_out, expanded_tail(bootstrap.level, runs)),
+        DEFAULT: uncertainty.interval(weighted),
+        "run, percentile": _percentile(weighted, tail),
+        "run, drawn, t": _percentile(drawn, few),
+        "run, BCa": _bca(weighted, estimate, left_out, few),
         "run, jackknife t": _jackknife_t(estimate, left_out, tail),
         "row, percentile": _percentile(quantities(resample(fit, rows, fewer, seed)).to_numpy(), tail),
     }
     if isinstance(fit, HuberFit):
-        weights = runs * generator.dirichlet(np.ones(runs), bootstrap.resamples)
-        weighted = quantities(refit(fit, rows, weights)).to_numpy()
-        ends[RANDOM_WEIGHTS] = _percentile(weighted, _weights_tail(bootstrap.level, runs, fit))
         ends["run, wild"] = _percentile(quantities(_wild(fit, rows, fewer.resamples, generator)).to_numpy(), tail)
     expected = quantities(truth)
     return pd.concat(
@@ -212,13 +228,9 @@ def _methods(
     )
 
 
-def _weights_tail(level: float, runs: int, fit: HuberFit) -> float:
-    """Share of the laws below an interval, if runs weigh at random (Rubin 1981), none of them nothing.
-
-    As for the default, but a law with as many parameters leaves its residuals so many degrees of freedom fewer.
-    """
-    freedom = max(runs - 2 * len(fit.law.covariates) - 1, 1)
-    return float(stats.norm.cdf(-stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(runs / freedom)))
+def _t_tail(level: float, runs: int) -> float:
+    """Share of resamples below an interval that is expanded for few runs alone (Hesterberg 2015, section 5.4)."""
+    return float(stats.norm.cdf(-stats.t.ppf((1 + level) / 2, runs - 1) * np.sqrt(runs / (runs - 1))))
 
 
 def _percentile(values: Array, tail: float) -> Ends:
@@ -264,6 +276,4 @@ def _wild(fit: HuberFit, rows: pd.DataFrame, resamples: int, generator: np.rando
     losses = Problem(problem.u, expected + signs * (problem.log_loss - expected))
     first = FIRST_DELTA * fit.huber_delta
     minima = minimize(np.repeat(start, resamples, 0), losses, fit.huber_delta, first, TOLERANCE)
-    k, alpha = len(centre), exponents(minima.phi)
-    laws = np.c_[alpha, np.log(minima.phi[:, :k]) + alpha * centre, minima.phi[:, 2 * k], minima.objective]
-    return pd.DataFrame(laws, columns=names_of(fit))
+    return pd.DataFrame(np.c_[laws_of(minima.phi, centre), minima.objective], columns=names_of(fit))

@@ -77,6 +77,11 @@ class HuberFit:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def n_parameters(self) -> int:
+        """Fitted numbers."""
+        return self.law.n_parameters
+
     def predict(self, table: pd.DataFrame | Mapping[str, ArrayLike]) -> Array:
         """Loss in nats per token; see :meth:`PowerLaw.predict`."""
         return self.law.predict(table)
@@ -227,10 +232,15 @@ def problem_of(rows: Rows, overestimate_penalty: float = 1.0) -> tuple[Problem, 
 
 def law_at(phi: Array, centre: Array, covariates: tuple[str, ...], param_count: str) -> PowerLaw:
     """The law of one phi (2k+1,) of :mod:`gemstones.laws.minimize`."""
-    k, alpha = len(covariates), exponents(phi)
+    alpha, log_coefficients, (constant,) = np.split(laws_of(phi, centre), [len(covariates), 2 * len(covariates)])
+    return PowerLaw(covariates, tuple(alpha.tolist()), tuple(log_coefficients.tolist()), float(constant), param_count)
+
+
+def laws_of(phi: Array, centre: Array) -> Array:
+    """Exponents, log coefficients and E (…, 2k+1) of phi (…, 2k+1)."""
+    k, alpha = len(centre), exponents(phi)
     # Back from centred to plain logs: log A_j − alpha_j·(log x_j − m_j).
-    log_coefficients = np.log(phi[:k]) + alpha * centre
-    return PowerLaw(covariates, tuple(alpha.tolist()), tuple(log_coefficients.tolist()), float(phi[2 * k]), param_count)
+    return np.concatenate([alpha, np.log(phi[..., :k]) + alpha * centre, phi[..., 2 * k :]], axis=-1)
 
 
 def phi_of(law: PowerLaw, centre: Array) -> Array:

@@ -80,6 +80,11 @@ class HullFit:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def n_parameters(self) -> int:
+        """Fitted numbers of each line."""
+        return 2
+
+    @property
     def hull_size(self) -> int:
         return len(self.hull)
 

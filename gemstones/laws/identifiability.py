@@ -65,7 +65,7 @@ def check_determined(values: Array, columns: Sequence[str], source: str) -> None
 
 def warnings_of(fit: HuberFit, table: pd.DataFrame, rows: Rows, problem: Problem) -> tuple[str, ...]:
     """What is wrong with a fit to the rows of `table`, or left open by them, one sentence each."""
-    law, found, n, parameters = fit.law, [], len(rows.values), 2 * len(fit.law.covariates) + 1
+    law, found, n, parameters = fit.law, [], len(rows.values), fit.law.n_parameters
     points = len(np.unique(rows.values[:, :-1], axis=0))
     if not fit.converged:
         found.append("the fit has not converged: its gradient is not negligible")

@@ -23,12 +23,25 @@ FLOPS_PER_PARAM_TOKEN = 6
 class Allocation:
     """Closed-form optimum of a (params, tokens) law under C = 6·N·T (Hoffmann et al., Eq. 4).
 
-    N*(C) = G·(C/6)^a and T*(C) = (C/6)^b / G, with a = beta/(alpha + beta), b = 1 − a.
+    N*(C) = G·(C/6)^a and T*(C) = (C/6)^b / G, with a = beta/(alpha + beta), b = 1 − a. Of many laws at once, `log_g` and `a` are
+    arrays that broadcast with the budgets; not-a-number where an exponent is not positive.
     """
 
-    log_g: float
-    a: float
-    b: float
+    log_g: Any
+    a: Any
+
+    @classmethod
+    def of(cls, alpha: ArrayLike, log_a: ArrayLike, beta: ArrayLike, log_b: ArrayLike) -> Allocation:
+        """The optimum of E + exp(log_a)/N^alpha + exp(log_b)/T^beta, of one law or of arrays of them."""
+        alpha, beta = (np.where(np.asarray(exponent) > 0, exponent, np.nan) for exponent in (alpha, beta))
+        log_ratio = np.log(alpha) - np.log(beta) + np.subtract(log_a, log_b)
+        return cls(log_ratio / (alpha + beta), beta / (alpha + beta))
+
+    @classmethod
+    def of_laws(cls, table: pd.DataFrame) -> Allocation:
+        """The optima (B, 1) of a table of (params, tokens) laws (:func:`gemstones.laws.resampling.resample`)."""
+        names = [f"{part}_{role}" for role in ("params", "tokens") for part in ("exponent", "log_coefficient")]
+        return cls.of(*(table[[name]].to_numpy(float) for name in names))
 
     def params(self, flops: ArrayLike) -> NDArray[np.float64]:
         """N* at budgets in FLOPs, in the law's own parameter count."""
@@ -38,7 +51,7 @@ class Allocation:
     def tokens(self, flops: ArrayLike) -> NDArray[np.float64]:
         """T* at budgets in FLOPs."""
         log_c = np.log(np.asarray(flops, dtype=float) / FLOPS_PER_PARAM_TOKEN)
-        return np.exp(-self.log_g + self.b * log_c)
+        return np.exp(-self.log_g + (1 - self.a) * log_c)
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,11 @@ class PowerLaw:
         check_covariates(self.covariates)
         if not len(self.covariates) == len(self.exponents) == len(self.log_coefficients):
             raise UserError(f"law of {', '.join(self.covariates)}: wants one exponent and one coefficient for each")
+
+    @property
+    def n_parameters(self) -> int:
+        """Fitted numbers: an exponent and a coefficient for each covariate, and E."""
+        return 2 * len(self.covariates) + 1
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -106,10 +124,8 @@ class PowerLaw:
             raise UserError(
                 f"law of {', '.join(self.covariates)}: the closed form needs params and tokens, each with an exponent > 0"
             )
-        (alpha, log_a), (beta, log_b) = pair
-        log_g = (np.log(alpha) + log_a - np.log(beta) - log_b) / (alpha + beta)
-        a = beta / (alpha + beta)
-        return Allocation(float(log_g), a, 1 - a)
+        found = Allocation.of(*pair[0], *pair[1])
+        return Allocation(float(found.log_g), float(found.a))
 
     def _params_and_tokens(self) -> tuple[tuple[float, float], tuple[float, float]] | None:
         terms = dict(zip(self.covariates, zip(self.exponents, self.log_coefficients, strict=True), strict=True))

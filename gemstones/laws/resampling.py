@@ -1,6 +1,9 @@
 """Fit a law again to many resamples of its rows (the bootstrap).
 
-The unit is the run: the checkpoints of a run share its shape, its initialisation and its past, so they are not independent.
+The unit is the run: the checkpoints of a run share its shape, its initialisation and its past, so they are not independent. A
+resample weighs the runs at random (Dirichlet weights, mean 1: the bootstrap of Rubin 1981) rather than drawing some of them and
+leaving others out: of two dozen runs only a few have the shapes that tell width from depth, and no resample loses them. A
+hull knows no weights; its runs are drawn with replacement.
 """
 
 from __future__ import annotations
@@ -8,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,17 +25,15 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from gemstones.files import write_with
-from gemstones.laws.fit import STARTS, HuberFit, columns_of, phi_of, problem_of
+from gemstones.laws import minimize as minimize_module
+from gemstones.laws.fit import STARTS, HuberFit, columns_of, laws_of, phi_of, problem_of
 from gemstones.laws.hull import FEWEST_POINTS, QUANTITIES, HullFit, hull_columns, line_through, lower_hull
-from gemstones.laws.identifiability import DISTINCT_VALUES
 from gemstones.laws.minimize import STAGE_TOLERANCE, Problem, exponents, minimize, predict
 from gemstones.laws.rows import Rows, read_rows
 from gemstones.laws.starts import screened_starts
 from gemstones.study import Bootstrap
 
 Array = NDArray[np.float64]
-# Laws (B, parameters) fitted to rows whose units count (B, units) times; not-a-number where these do not determine one.
-Refit = Callable[[Array], Array]
 Watch = Callable[[Iterable[Any], int], Iterable[Any]]
 DEFAULT = Bootstrap()
 
@@ -45,12 +47,9 @@ FIRST_DELTA, PROBE_DELTA = 100.0, 10.0
 # Predicted relative decrease at which a resample has converged: far below the spread of its parameters.
 TOLERANCE = 1e-10
 # A resample is fitted again from a law of another basin (an exponent differs by this much in log(1 + alpha)) that fits its
-# rows nearly as well: up to so many times, among the ends of all resamples and of the starts of every 64th.
-OTHER_BASIN, WORTH_A_TRY, OTHER_BASINS, SCOUT_EVERY = 0.3, 1.1, 2, 64
-# Times that a resample is drawn until it determines the law.
-DRAWS = 100
-# Fewer runs are not resampled: of three, only those determine a law that hold all three, and 95 % intervals of a suite's four hold
-# the truth in 67 %, of five in 97 % (60 suites of 35 checkpoints, law of params and tokens).
+# rows nearly as well, among the ends of all resamples and of the starts of every 64th.
+OTHER_BASIN, WORTH_A_TRY, SCOUT_EVERY = 0.3, 1.1, 64
+# Fewer runs are not resampled: their intervals are too narrow (docs/intervals.md).
 FEWEST_RUNS = 5
 
 
@@ -76,15 +75,16 @@ def resample(
 
     Returns
     -------
-    One row a resample: `unit`, `draws` (how often it was drawn until its rows determined a law), and the law:
-    exponent_<role>, log_coefficient_<role>, irreducible_loss, objective; of a hull slope_<quantity>, intercept_<quantity>.
-    No row at all if there are fewer than five runs, or too few rows for resamples that determine the law.
+    One row a resample: `unit`, and the law: exponent_<role>, log_coefficient_<role>, irreducible_loss, objective; of a hull
+    slope_<quantity>, intercept_<quantity>, not-a-number where a resample's hull has too few points for a line. No row at all if
+    there are fewer than five runs, or no more rows than the law has parameters.
     """
     rows = _rows(fit, table)
     by_run = bootstrap.unit == "run" and rows.runs is not None
     again, number = _again(fit, rows, by_run)
     size = min(CHUNK, max(8, CHUNK_ROWS // len(rows.values)), max(1, bootstrap.resamples))
-    starts = range(0, 0 if by_run and number < FEWEST_RUNS else bootstrap.resamples, size)
+    fewest = FEWEST_RUNS if by_run else fit.n_parameters + 1
+    starts = range(0, bootstrap.resamples if number >= fewest else 0, size)
     watched = watch or (lambda chunks, number: chunks)
     work = partial(_chunk, again, number, size, seed, _key(fit, by_run, seed, size), unfinished)
     if jobs > 1 and len(starts) > 1:
@@ -92,29 +92,27 @@ def resample(
             chunks = list(watched(pool.map(work, range(len(starts))), len(starts)))
     else:
         chunks = list(watched(map(work, range(len(starts))), len(starts)))
-    if any(np.isnan(chunk).any() for chunk in chunks):
-        chunks = []
-    found = np.concatenate([*chunks, np.empty((0, len(names_of(fit)) + 1))])[: bootstrap.resamples]
-    draws = pd.DataFrame(found, columns=["draws", *names_of(fit)]).astype({"draws": int})
-    draws.insert(0, "unit", "run" if by_run else "row")
+    found = np.concatenate([*chunks, np.empty((0, len(names_of(fit))))])[: bootstrap.resamples]
+    laws = pd.DataFrame(found, columns=names_of(fit))
+    laws.insert(0, "unit", "run" if by_run else "row")
     if unfinished is not None and unfinished.is_dir():
         shutil.rmtree(unfinished)
-    return draws
+    return laws
 
 
-def refit(fit: HuberFit | HullFit, table: pd.DataFrame, counts: Array) -> pd.DataFrame:
-    """Laws fitted to the rows of `table` with each run counted as often as said.
+def refit(fit: HuberFit | HullFit, table: pd.DataFrame, weights: Array) -> pd.DataFrame:
+    """Laws fitted to the rows of `table` with each run weighed as said.
 
     Parameters
     ----------
-    counts : (B, runs) times, in the order of the runs' names; a fit that leaves one run out has a 0 there.
+    weights : (B, runs), in the order of the runs' names; a fit that leaves one run out has a 0 there.
 
     Returns
     -------
-    One row each: the law, as in :func:`resample`; not-a-number where its rows do not determine one.
+    One row each: the law, as in :func:`resample`.
     """
     again, _ = _again(fit, _rows(fit, table), by_run=True)
-    return pd.DataFrame(again(counts), columns=names_of(fit))
+    return pd.DataFrame(again(weights), columns=names_of(fit))
 
 
 def names_of(fit: HuberFit | HullFit) -> list[str]:
@@ -140,45 +138,43 @@ def _rows(fit: HuberFit | HullFit, table: pd.DataFrame) -> Rows:
 def _again(fit: HuberFit | HullFit, rows: Rows, by_run: bool) -> tuple[Refit, int]:
     """What fits the law again, and the number of units whose counts it takes."""
     units = rows.runs if by_run and rows.runs is not None else np.arange(len(rows.values))
-    again: Refit = _HuberRefit(fit, rows, units) if isinstance(fit, HuberFit) else _HullRefit(rows, units)
-    return again, int(units.max()) + 1
+    number = int(units.max()) + 1
+    if isinstance(fit, HuberFit):
+        return _HuberRefit(fit, rows, units), number
+    return _HullRefit(rows, units), number
 
 
 def _key(fit: HuberFit | HullFit, by_run: bool, seed: int, size: int) -> str:
-    """What a kept chunk must agree in."""
-    what = json.dumps([dict(fit.provenance), by_run, seed, size], sort_keys=True)
-    return hashlib.sha256(what.encode()).hexdigest()[:16]
+    """What a kept chunk must agree in: the fit, the draws, and the code that made it."""
+    what = json.dumps([dict(fit.provenance), by_run, seed, size], sort_keys=True).encode()
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (sys.modules[__name__], minimize_module))
+    return hashlib.sha256(what + code).hexdigest()[:16]
 
 
 def _chunk(again: Refit, number: int, size: int, seed: int, key: str, unfinished: Path | None, index: int) -> Array:
-    """The laws of one chunk, and before each how often it was drawn; read back where it was finished before.
-
-    A law is not-a-number if none of many draws determined it.
-    """
+    """The laws of one chunk, read back where it was finished before."""
     path = None if unfinished is None else unfinished / f"{key}-{index}.npy"
     if path is not None and path.is_file():
         return np.asarray(np.load(path))
-    generator = np.random.default_rng([seed, index])
-    found: Array | None = None
-    drawn = np.zeros(size)
-    missing = np.arange(size)
-    for _ in range(DRAWS):
-        laws = again(generator.multinomial(number, np.full(number, 1 / number), len(missing)).astype(float))
-        found = np.full((size, laws.shape[1]), np.nan) if found is None else found
-        found[missing] = laws
-        drawn[missing] += 1
-        missing = missing[np.isnan(laws[:, 0])]
-        if not len(missing):
-            break
-    result = np.c_[drawn, found]
+    laws = again(again.draw(np.random.default_rng([seed, index]), number, size))
     if path is not None:
-        write_with(lambda temporary: _save(temporary, result), path)
-    return result
+        write_with(lambda temporary: _save(temporary, laws), path)
+    return laws
 
 
 def _save(path: Path, values: Array) -> None:
     with path.open("wb") as file:
         np.save(file, values)
+
+
+class Refit(Protocol):
+    """A law fitted again."""
+
+    def draw(self, generator: np.random.Generator, number: int, size: int) -> Array:
+        """Weights (size, number) of the units of resamples."""
+
+    def __call__(self, weights: Array) -> Array:
+        """Laws (B, parameters) fitted to rows whose units weigh (B, units); not-a-number for a hull of too few points."""
 
 
 @dataclass(frozen=True)
@@ -187,81 +183,47 @@ class _HuberRefit:
     rows: Rows
     units: NDArray[np.intp]
 
-    def __call__(self, counts: Array) -> Array:
-        laws = np.full((len(counts), 2 * len(self.fit.law.covariates) + 2), np.nan)
-        determined = self._determined(counts)
-        if determined.any():
-            laws[determined] = self._laws(counts[determined])
-        return laws
+    def draw(self, generator: np.random.Generator, number: int, size: int) -> Array:
+        return number * generator.dirichlet(np.ones(number), size)
 
-    def _determined(self, counts: Array) -> NDArray[np.bool_]:
-        """Resamples with as many rows as parameters, and as many distinct values of each covariate as it takes."""
-        drawn = counts > 0
-        k = len(self.fit.law.covariates)
-        enough = drawn @ np.bincount(self.units) >= 2 * k + 1
-        for column in self.rows.values[:, :k].T:
-            values, code = np.unique(column, return_inverse=True)
-            if len(values) * counts.shape[1] > BATCH:
-                continue  # so many values that a resample has enough
-            has = np.zeros((counts.shape[1], len(values)), dtype=bool)
-            has[self.units, code] = True
-            enough &= (drawn.astype(np.float32) @ has.astype(np.float32) > 0).sum(1) >= min(
-                DISTINCT_VALUES, len(values)
-            )
-        return np.asarray(enough)
-
-    def _laws(self, counts: Array) -> Array:
+    def __call__(self, weights: Array) -> Array:
         problem, centre = problem_of(self.rows, self.fit.overestimate_penalty)
         start = phi_of(self.fit.law, centre)
-        phi, value = self._polish(problem, counts, np.repeat(start, len(counts), 0), FIRST_DELTA)
+        phi, value = self._polish(problem, weights, np.repeat(start, len(weights), 0), FIRST_DELTA)
         # Few resamples have their lowest minimum in another basin than the fit. Some end there by themselves, and starts of
         # their own lead a few more to what basins there are.
-        ends = np.concatenate([phi, *(self._scout(problem, times) for times in counts[::SCOUT_EVERY])])
-        by_unit = self._objectives(problem, ends, self.fit.huber_delta * PROBE_DELTA)
-        basin, own = np.log1p(exponents(ends)), np.log1p(exponents(phi))
-        tried = np.zeros((len(ends), len(phi)), dtype=bool)
-        for _ in range(OTHER_BASINS):
-            tried |= np.abs(basin[:, None] - own[None]).max(-1) < OTHER_BASIN
-            at_ends = by_unit @ counts.T
-            other = np.where(tried, np.inf, at_ends)
-            best = other.argmin(0)
-            going = np.flatnonzero(other.min(0) < WORTH_A_TRY * at_ends[np.arange(len(phi)), np.arange(len(phi))])
-            if not len(going):
-                break
-            second, lower = self._polish(problem, counts[going], ends[best[going]], PROBE_DELTA)
-            tried |= np.abs(basin[:, None] - basin[best][None]).max(-1) < OTHER_BASIN
-            better = lower < value[going]
-            phi[going[better]], value[going[better]] = second[better], lower[better]
-        k, alpha = len(centre), exponents(phi)
-        return np.c_[alpha, np.log(phi[:, :k]) + alpha * centre, phi[:, 2 * k], value]
+        ends = np.concatenate([phi, *(self._scout(problem, some) for some in weights[::SCOUT_EVERY])])
+        at_ends = self._objectives(problem, ends, self.fit.huber_delta * PROBE_DELTA) @ weights.T
+        own = at_ends[np.arange(len(phi)), np.arange(len(phi))]
+        basins, basin = np.log1p(exponents(ends)), np.log1p(exponents(phi))
+        at_ends[np.abs(basins[:, None] - basin[None]).max(-1) < OTHER_BASIN] = np.inf
+        going = np.flatnonzero(at_ends.min(0) < WORTH_A_TRY * own)
+        second, lower = self._polish(problem, weights[going], ends[at_ends.argmin(0)[going]], PROBE_DELTA)
+        better = lower < value[going]
+        phi[going[better]], value[going[better]] = second[better], lower[better]
+        return np.c_[laws_of(phi, centre), value]
 
-    def _scout(self, problem: Problem, times: Array) -> Array:
+    def _scout(self, problem: Problem, weights: Array) -> Array:
         """Minima (starts, p) of one resample from screened starts."""
-        weights = times[self.units]
-        drawn = np.flatnonzero(weights)
-        weights = weights[drawn] if problem.weights is None else weights[drawn] * problem.weights[drawn]
-        own = Problem(problem.u[:, drawn], problem.log_loss[drawn], weights, problem.overestimate_penalty)
+        own = replace(problem, weights=self._of_rows(problem, weights))
         starts = screened_starts(own, STARTS, np.random.default_rng(0))
         found = minimize(starts, own, self.fit.huber_delta * PROBE_DELTA, tolerance=STAGE_TOLERANCE)
         return found.phi
 
-    def _polish(self, problem: Problem, counts: Array, start: Array, first: float) -> tuple[Array, Array]:
-        """Minima from one start a resample, each over the rows that it has drawn, from `first` deltas on."""
-        found, values = [], []
+    def _polish(self, problem: Problem, weights: Array, start: Array, first: float) -> tuple[Array, Array]:
+        """Minima (B, p) and their objectives (B,) from one start a resample, from `first` deltas on."""
+        phi, value = np.empty_like(start), np.empty(len(start))
         size = max(1, BATCH // problem.rows)
-        for some in (slice(i, i + size) for i in range(0, len(counts), size)):
-            times = counts[some][:, self.units]
-            most = int((times > 0).sum(1).max())
-            drawn = np.argsort(times == 0, axis=1, kind="stable")[:, :most]
-            weights = np.take_along_axis(times, drawn, axis=1)
-            if problem.weights is not None:
-                weights = weights * problem.weights[drawn]
-            u = np.ascontiguousarray(problem.u[:, drawn].transpose(1, 0, 2))
-            own = Problem(u, problem.log_loss[drawn], weights, problem.overestimate_penalty)
+        for some in (slice(i, i + size) for i in range(0, len(start), size)):
+            own = replace(problem, weights=self._of_rows(problem, weights[some]))
             minima = minimize(start[some], own, self.fit.huber_delta, first * self.fit.huber_delta, TOLERANCE)
-            found.append(minima.phi)
-            values.append(minima.objective)
-        return np.concatenate(found), np.concatenate(values)
+            phi[some], value[some] = minima.phi, minima.objective
+        return phi, value
+
+    def _of_rows(self, problem: Problem, weights: Array) -> Array:
+        """Weights (…, n) of the rows, of those of their units (…, units) and their own."""
+        of_rows = weights[..., self.units]
+        return of_rows if problem.weights is None else of_rows * problem.weights
 
     def _objectives(self, problem: Problem, phi: Array, delta: float) -> Array:
         """Objective of each phi over the rows of each unit, (B, units)."""
@@ -286,13 +248,16 @@ class _HullRefit:
     rows: Rows
     units: NDArray[np.intp]
 
-    def __call__(self, counts: Array) -> Array:
+    def draw(self, generator: np.random.Generator, number: int, size: int) -> Array:
+        return generator.multinomial(number, np.full(number, 1 / number), size).astype(float)
+
+    def __call__(self, weights: Array) -> Array:
         # A hull's corners are corners of its units' hulls: only these take part.
         kept = np.concatenate([at[lower_hull(*self.rows.values[at, :2].T)] for at in self._members()])
         resource, loss, params, tokens = self.rows.values[kept].T
         units = self.units[kept]
-        laws = np.full((len(counts), 2 * len(QUANTITIES)), np.nan)
-        for i, times in enumerate(counts):
+        laws = np.full((len(weights), 2 * len(QUANTITIES)), np.nan)
+        for i, times in enumerate(weights):
             drawn = np.flatnonzero(times[units])
             corners = drawn[lower_hull(resource[drawn], loss[drawn])]
             if len(corners) >= FEWEST_POINTS:

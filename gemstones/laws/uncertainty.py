@@ -1,9 +1,9 @@
 """Intervals for laws, and for anything that follows from them, out of the table of resamples.
 
-An interval holds the middle of the resamples, a little more of it than its level says: a bootstrap of few runs is too narrow,
-by as much as the normal distribution is narrower than Student's t, and by sqrt((runs − 1)/runs) (the expanded percentile
-interval of Hesterberg 2015, arXiv 1411.5279, section 5.4). The study `simulation` measures how often such intervals hold the
-truth, and how often others do.
+An interval holds the middle of the resamples, a little more of it than its level says: a law with p parameters follows the
+errors of its n runs, so that what is left of them, and of the resamples' spread, is too small by sqrt((n − p)/n) (the
+degrees-of-freedom correction of clustered standard errors, put into percentiles as Hesterberg 2015, arXiv 1411.5279, section 5.4,
+does for a mean). The study `simulation` measures how often such intervals hold the truth, and how often others do.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from scipy import special
 
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HullFit
+from gemstones.laws.power_law import Allocation
 
 Array = NDArray[np.float64]
-
-# Share of resamples that may be drawn again since their rows determine no law, without a word: the others are less varied.
-REDRAWN = 0.1
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,11 @@ class Uncertainty:
         runs = self.fit.n_runs
         return self.fit.n_rows if self.unit == "row" or runs is None else runs
 
+    @property
+    def tail(self) -> float:
+        """Share of the resamples below an interval, and above it."""
+        return expanded_tail(self.level, self.units, self.fit.n_parameters)
+
     def interval(self, of_resamples: ArrayLike) -> tuple[Array, Array]:
         """Ends (…) of a quantity's interval.
 
@@ -64,7 +67,7 @@ class Uncertainty:
         """
         values = np.asarray(of_resamples, dtype=float)
         flat = values.reshape(len(values), math.prod(values.shape[1:]))
-        tail = expanded_tail(self.level, self.units)
+        tail = self.tail
         ends = np.full((2, flat.shape[1]), np.nan)
         for j, column in enumerate(flat.T):
             known = np.isfinite(column)
@@ -84,8 +87,7 @@ class Uncertainty:
         found = self.resamples.filter(regex="^(exponent_|irreducible_loss)")
         if self.fit.law.slope is None:
             return found
-        total = found["exponent_params"] + found["exponent_tokens"]
-        return found.assign(slope=found["exponent_tokens"] / total.where(total > 0))
+        return found.assign(slope=Allocation.of_laws(self.resamples).a)
 
     def warnings(self) -> list[str]:
         """Why there are no intervals, or why they are narrower than they should be, one sentence each."""
@@ -100,22 +102,15 @@ class Uncertainty:
             found.append(
                 "rows were resampled, not runs: the intervals are too narrow, since rows of a run are not independent"
             )
-        if len(self.resamples) * expanded_tail(self.level, self.units) < 1:
+        if len(self.resamples) * self.tail < 1:
             found.append(
                 f"{len(self.resamples)} resamples are too few for the ends of {100 * self.level:g} % intervals, which may lie "
                 "further out"
             )
-        if self.redrawn > REDRAWN * len(self.resamples):
-            found.append(
-                f"{self.redrawn} of {len(self.resamples)} resamples were drawn again, since their rows determined no law: the "
-                "intervals are too narrow"
-            )
+        without = int(self.resamples.isna().any(axis=1).sum())
+        if without > self.tail * len(self.resamples):
+            found.append(f"{without} of {len(self.resamples)} resamples have too few points on their hull for a line")
         return found
-
-    @property
-    def redrawn(self) -> int:
-        """Resamples that were drawn again until their rows determined a law."""
-        return int((self.resamples["draws"] > 1).sum())
 
     def to_json(self) -> dict[str, Any]:
         """What a law's JSON says of its intervals: how they were made, and [low, high] by quantity."""
@@ -127,7 +122,6 @@ class Uncertainty:
             "unit": self.unit,
             "units": self.units,
             "resamples": len(self.resamples),
-            "redrawn": self.redrawn,
             "warnings": self.warnings(),
             "quantities": {
                 name: None if np.isnan(pair).any() else pair.tolist()
@@ -136,7 +130,7 @@ class Uncertainty:
         }
 
 
-def expanded_tail(level: float, units: int) -> float:
-    """Share of the resamples below an interval, and above it."""
-    freedom = max(units - 1, 1)
-    return float(special.ndtr(-special.stdtrit(freedom, (1 + level) / 2) * np.sqrt(units / freedom)))
+def expanded_tail(level: float, units: int, parameters: int) -> float:
+    """Share of the resamples below an interval, and above it, of a law with so many parameters fitted to so many units."""
+    expansion = np.sqrt(units / max(units - parameters, 1))
+    return float(special.ndtr(special.ndtri((1 - level) / 2) * expansion))

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gemstones.laws.fit import HuberFit
-from gemstones.laws.power_law import FLOPS_PER_PARAM_TOKEN
+from gemstones.laws.power_law import Allocation
 from gemstones.laws.uncertainty import Uncertainty
 from gemstones.prescriptions.optimum import QUANTITIES, Search, real_params
 
@@ -38,7 +38,11 @@ def bands(uncertainty: Uncertainty, search: Search, flops: Array) -> pd.DataFram
     laws = _Laws(uncertainty)
     tables = [_table(uncertainty, "relaxed", flops, _relaxed(laws, search, flops))]
     if search.law.slope is not None:
-        tables.append(_table(uncertainty, "closed_form", flops, _closed_form(laws, flops)))
+        tables.append(
+            _table(
+                uncertainty, "closed_form", flops, _closed_form(laws, Allocation.of_laws(uncertainty.resamples), flops)
+            )
+        )
     return pd.concat(tables, ignore_index=True)
 
 
@@ -121,17 +125,11 @@ def _relaxed(laws: _Laws, search: Search, flops: Array) -> dict[str, Array]:
     return {name: np.where(laws.has_optimum[:, None], values, np.nan) for name, values in found.items()}
 
 
-def _closed_form(laws: _Laws, flops: Array) -> dict[str, Array]:
-    """Hoffmann et al., Eq. 4, for every law: N* and T* (R, m) under C = 6·N·T."""
-    alpha, beta = (
-        np.where(laws.exponent[role] > 0, laws.exponent[role], np.nan)[:, None] for role in ("params", "tokens")
-    )
-    log_a, log_b = (laws.log_coefficient[role][:, None] for role in ("params", "tokens"))
-    log_c = np.log(flops / FLOPS_PER_PARAM_TOKEN)
-    log_n = (np.log(alpha) + log_a - np.log(beta) - log_b + beta * log_c) / (alpha + beta)
-    log_t = log_c - log_n
-    loss = laws.constant[:, None] + np.exp(log_a - alpha * log_n) + np.exp(log_b - beta * log_t)
-    return {"law_params": np.exp(log_n), "tokens": np.exp(log_t), "loss": loss}
+def _closed_form(laws: _Laws, allocation: Allocation, flops: Array) -> dict[str, Array]:
+    """N* and T* (R, m) of every law under C = 6·N·T."""
+    params, tokens, every = allocation.params(flops), allocation.tokens(flops), slice(None)
+    terms = laws.term("params", np.log(params), every) + laws.term("tokens", np.log(tokens), every)
+    return {"law_params": params, "tokens": tokens, "loss": laws.constant[:, None] + terms}
 
 
 def _table(uncertainty: Uncertainty, variant: str, flops: Array, found: dict[str, Array]) -> pd.DataFrame:

@@ -138,7 +138,7 @@ def small_coverage() -> pd.DataFrame:
     quantities = {"many": ["exponent_params", "log_optimal_params"], "few": ["exponent_params", "hull_slope_params"]}
     rows = [
         {"scenario": scenario, "quantity": quantity, "method": method, "suites": 40, "coverage": coverage,
-         "standard_error": (coverage * (1 - coverage) / 40) ** 0.5}
+         "coverage_low": 0.94 * coverage, "coverage_high": min(1.05 * coverage, 1)}
         for scenario, names in quantities.items()
         for quantity in names
         for method, coverage in (("by run", 0.95), ("by row", 0.4), ("always", 1.0))

@@ -228,7 +228,7 @@ def test_missing_phase_is_one_clear_message(kind: str, phase: str, losses: pd.Da
         draw(tables)
 
 
-def test_coverage_is_drawn_with_errors_within_0_and_1(drawings: dict[str, Drawing]) -> None:
+def test_coverage_is_drawn_with_its_binomial_errors(drawings: dict[str, Drawing]) -> None:
     many, few = drawings["coverage"].figure.axes
     assert [axes.get_title() for axes in (many, few)] == ["many, 40 suites", "few, 40 suites"]
     assert [label.get_text() for label in many.get_yticklabels()] == [
@@ -238,7 +238,7 @@ def test_coverage_is_drawn_with_errors_within_0_and_1(drawings: dict[str, Drawin
         bars: list[Any] = axes.containers
         assert [set(bar.lines[0].get_xdata()) for bar in bars] == [{0.95}, {0.4}, {1.0}]
         ends = [x for bar in bars for lines in bar.lines[2] for line in lines.get_segments() for x, _ in line]
-        assert min(ends) == pytest.approx(0.4 - (0.4 * 0.6 / 40) ** 0.5)
+        assert min(ends) == pytest.approx(0.94 * 0.4)
         assert max(ends) == 1
 
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from scipy import optimize
+from scipy import optimize, stats
 from scipy.special import huber
 
 from gemstones.errors import UserError
@@ -21,15 +21,15 @@ def fitted(noisy):
     return fit_huber(noisy, huber_delta=1e-3)
 
 
-def test_a_resample_is_the_fit_of_the_rows_that_it_draws(noisy, fitted):
-    """Seen from outside: each resample's objective is that of its law on the rows of the runs that give it."""
+def test_a_resample_is_the_fit_of_the_rows_weighed_by_run(noisy, fitted):
+    """Seen from outside: each resample's law is that of a fit whose rows weigh what their runs do."""
     found = resample(fitted, noisy, TINY, seed=4)
     runs = sorted(noisy["run"].unique())
-    counts = np.random.default_rng([4, 0]).multinomial(len(runs), np.full(len(runs), 1 / len(runs)), 500)[:12]
-    for (_, row), times in zip(found.iterrows(), counts, strict=True):
-        weight = noisy["run"].map(dict(zip(runs, times, strict=True))).to_numpy()
-        repeated = noisy.loc[np.repeat(noisy.index, weight)]
-        again = fit_huber(repeated.reset_index(drop=True), huber_delta=1e-3)
+    drawn = len(runs) * np.random.default_rng([4, 0]).dirichlet(np.ones(len(runs)), 12)
+    assert drawn.mean() == pytest.approx(1)
+    for (_, row), weights in zip(found.iterrows(), drawn, strict=True):
+        weighed = noisy.assign(weight=noisy["run"].map(dict(zip(runs, weights, strict=True))))
+        again = fit_huber(weighed, huber_delta=1e-3, weights="weight")
         assert row["objective"] == pytest.approx(again.objective, rel=1e-6)
         assert row["exponent_params"] == pytest.approx(again.law.exponents[0], rel=1e-3)
         assert row["log_coefficient_tokens"] == pytest.approx(again.law.log_coefficients[1], rel=1e-3)
@@ -50,7 +50,7 @@ def test_neither_processes_nor_more_resamples_nor_a_kill_change_a_resample(noisy
         resample(fitted, noisy, Bootstrap(resamples=20), seed=1, unfinished=tmp_path / "kept")
     kept = sorted((tmp_path / "kept").glob("*-0.npy"))
     marked = np.load(kept[0])
-    marked[0, 1] = 0.123
+    marked[0, 0] = 0.123
     np.save(kept[0], marked)
     monkeypatch.setattr(resampling, "_chunk", work)
     finished = resample(fitted, noisy, Bootstrap(resamples=20), seed=1, unfinished=tmp_path / "kept")
@@ -87,7 +87,6 @@ def test_cooldowns_are_drawn_with_the_run_they_branch_from(noisy):
 
 
 def test_few_runs_are_told(noisy):
-    """Two runs have two numbers of parameters: every resample of them is of fewer than its law needs."""
     two = noisy[noisy["run"].isin(["256x23", "1536x50"])]
     found = fit_huber(two)
     assert any("params has 2 values only" in warning for warning in found.warnings)
@@ -114,10 +113,10 @@ def test_hulls_are_drawn_by_run(noisy):
 
 
 def test_few_units_widen_the_interval():
-    """Hesterberg (2015), table 7, has 2.5 % at level 95 % for many units."""
-    assert expanded_tail(0.95, 10**6) == pytest.approx(0.025, rel=1e-3)
-    assert expanded_tail(0.95, 10) == pytest.approx(0.0086, rel=0.01)
-    assert expanded_tail(0.95, 5) < expanded_tail(0.95, 10) < expanded_tail(0.95, 20)
+    assert expanded_tail(0.95, 10**6, 5) == pytest.approx(0.025, rel=1e-3)
+    # A quarter of the units is left for the errors: twice as wide.
+    assert expanded_tail(0.95, 20, 15) == pytest.approx(stats.norm.cdf(2 * stats.norm.ppf(0.025)))
+    assert 0 < expanded_tail(0.95, 5, 9) < expanded_tail(0.95, 10, 5) < expanded_tail(0.95, 20, 5)
 
 
 def test_assessed_fits_come_back_from_json(noisy, fitted):

@@ -49,7 +49,7 @@ def test_intervals_are_quantiles_of_the_optima_of_the_resamples(published, suite
         for _ in range(12)
     ]
     table = prescribe(published, BUDGETS, suite, uncertainty=Uncertainty(fit_of(published), resamples_of(laws)))
-    tail = expanded_tail(0.95, 22)
+    tail = expanded_tail(0.95, 22, 9)
     optima = [prescribe(law, BUDGETS, suite) for law in laws]
     for i in table.index[table.variant == "relaxed"]:
         for name in ("params", "tokens", "aspect_ratio", "loss"):
@@ -66,7 +66,7 @@ def test_closed_forms_have_intervals_in_the_laws_own_count(two_covariates, suite
         two_covariates, BUDGETS, suite, uncertainty=Uncertainty(fit_of(two_covariates), resamples_of(laws))
     )
     closed = table[table.variant == "closed_form"]
-    expected = np.quantile([law.allocation().params(BUDGETS) for law in laws], expanded_tail(0.95, 22), axis=0)
+    expected = np.quantile([law.allocation().params(BUDGETS) for law in laws], expanded_tail(0.95, 22, 5), axis=0)
     assert closed.params_low.to_numpy() == pytest.approx(expected)
     assert closed.aspect_ratio_low.isna().all()
     assert (closed.params_low < closed.params).all()
