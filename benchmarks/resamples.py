@@ -29,14 +29,12 @@ MISS = 1e-3
 SCREENED_STARTS = 16
 
 
-def screened(found: HuberFit, refit: _HuberRefit, counts: np.ndarray) -> np.ndarray:
+def screened(found: HuberFit, refit: _HuberRefit, weights: np.ndarray) -> np.ndarray:
     """Objective of each resample, from 16 starts of its own and the fit itself."""
     problem, centre = problem_of(refit.rows)
-    best = np.empty(len(counts))
-    for i, times in enumerate(counts):
-        weights = times[refit.units]
-        drawn = weights > 0
-        own = Problem(np.ascontiguousarray(problem.u[:, drawn]), problem.log_loss[drawn], weights[drawn])
+    best = np.empty(len(weights))
+    for i, some in enumerate(weights):
+        own = Problem(problem.u, problem.log_loss, some[refit.units])
         starts = np.r_[phi_of(found.law, centre), screened_starts(own, SCREENED_STARTS, np.random.default_rng(i))]
         best[i] = minimize(starts, own, found.huber_delta).objective.min()
     return best
@@ -62,19 +60,16 @@ def main() -> None:
         own = _rows(found, rows)
         units = np.arange(len(own.values)) if own.runs is None else own.runs
         refit, number = _HuberRefit(found, own, units), int(units.max()) + 1
-        counts = (
-            np.random.default_rng(7).multinomial(number, np.full(number, 1 / number), options.resamples).astype(float)
-        )
-        counts = counts[refit._determined(counts)]
-        ours = refit(counts)[:, -1]
+        weights = refit.draw(np.random.default_rng(7), number, options.resamples)
+        ours = refit(weights)[:, -1]
         begun = time.process_time()
-        afresh = screened(found, refit, counts)
+        afresh = screened(found, refit, weights)
         slow = time.process_time() - begun
         best = np.minimum(ours, afresh) * (1 + MISS)
         begun = time.process_time()
         resample(found, rows, Bootstrap(resamples=options.timed))
         fast = time.process_time() - begun
-        missed, total = missed + int((ours > best).sum()), total + len(counts)
+        missed, total = missed + int((ours > best).sum()), total + len(weights)
         print(
             f"{name:52} {number:4} {(ours > best).mean():8.1%} {(afresh > best).mean():17.1%} {slow:7.1f} {fast:8.1f}",
             flush=True,

@@ -58,7 +58,7 @@ def draw_coverage(tables: Tables) -> Drawing:
             axes.axhline(between - 0.5, color="#D0D0D0", linewidth=0.6, zorder=0)
         axes.set_title(f"{scenario.replace('_', ' ')}, {rows['suites'].max()} suites")
         axes.set_xscale("function", functions=(_stretch, _shrink))
-        axes.set_xlim(least, 1)
+        axes.set_xlim(least - 0.05, 1)
         axes.xaxis.set_major_locator(FixedLocator([tick / 100 for tick in ticks]))
         axes.xaxis.set_major_formatter(FixedFormatter([str(tick) for tick in ticks]))
         axes.xaxis.set_minor_locator(NullLocator())

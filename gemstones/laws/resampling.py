@@ -48,7 +48,7 @@ FIRST_DELTA, PROBE_DELTA = 100.0, 10.0
 TOLERANCE = 1e-10
 # A resample is fitted again from a law of another basin (an exponent differs by this much in log(1 + alpha)) that fits its
 # rows nearly as well, among the ends of all resamples and of the starts of every 64th.
-OTHER_BASIN, WORTH_A_TRY, SCOUT_EVERY = 0.3, 1.1, 64
+OTHER_BASIN, WORTH_A_TRY, SCOUT_EVERY = 0.3, 1.03, 64
 # Fewer runs are not resampled: their intervals are too narrow (docs/intervals.md).
 FEWEST_RUNS = 5
 

@@ -102,6 +102,10 @@ class Uncertainty:
             found.append(
                 "rows were resampled, not runs: the intervals are too narrow, since rows of a run are not independent"
             )
+        if self.units <= self.fit.n_parameters:
+            found.append(
+                f"{self.units} {self.unit}s for {self.fit.n_parameters} parameters: the intervals are too narrow, their 95 % is nearer 85 %"
+            )
         if len(self.resamples) * self.tail < 1:
             found.append(
                 f"{len(self.resamples)} resamples are too few for the ends of {100 * self.level:g} % intervals, which may lie "
