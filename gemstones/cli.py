@@ -148,7 +148,7 @@ def fit(
     """
     # Before numpy is loaded: on problems this small its threads only cost time.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from gemstones.laws import terminal
+    from gemstones import terminal
 
     if hull and (law, delta, weights, overestimate_penalty) != (LAW, DELTA, None, PENALTY):
         raise UserError("--hull fits no law: --law, --delta, --weights and --overestimate-penalty mean nothing with it")

@@ -13,7 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from gemstones.errors import UserError
 from gemstones.laws.identifiability import check_determined, warnings_of
 from gemstones.laws.minimize import Minima, Problem, exponents, from_exponents, minimize
-from gemstones.laws.power_law import PowerLaw, check_covariates, covariate_columns, positive_columns
+from gemstones.laws.power_law import (
+    FLOPS_PER_PARAM_TOKEN,
+    PowerLaw,
+    check_covariates,
+    covariate_columns,
+    positive_columns,
+)
 from gemstones.laws.rows import Rows, read_rows, rows_sha256, versions
 from gemstones.laws.starts import screened_starts
 
@@ -48,7 +54,7 @@ class HuberFit:
     lowest_curvature : smallest eigenvalue of the Hessian in (A_j, alpha_j·A_j, E) of centred covariates, scaled to a unit
         diagonal; positive at a minimum, and small where it lies in a flat valley.
     starts, share_of_starts_at_optimum : starting points, and the share of them whose way ended at this minimum.
-    min_flops, max_flops : range of training FLOPs of the rows (None where unknown); beyond it, a law extrapolates.
+    min_flops, max_flops : range of training FLOPs of the rows (6·N·T where they have no column `flops`, None where unknown); beyond it, a law extrapolates.
     selection : name of the selection the rows come from.
     weights : column that weighted the rows, relative to their mean; None for equal weights.
     overestimate_penalty : weight of rows whose loss the law overestimates, relative to the others.
@@ -257,7 +263,10 @@ def _at_minimum(minima: Minima, best: int, n: int) -> NDArray[np.bool_]:
 
 def _flops_range(table: pd.DataFrame) -> tuple[float, float] | tuple[None, None]:
     try:
-        flops = positive_columns(table, ("flops",), "")
+        if "flops" in table:
+            flops = positive_columns(table, ("flops",), "")
+        else:
+            flops = FLOPS_PER_PARAM_TOKEN * positive_columns(table, ("params", "tokens"), "").prod(axis=1)
     except UserError:
         return None, None  # a fit does not need them
     return float(flops.min()), float(flops.max())

@@ -136,11 +136,11 @@ class PowerLaw:
 
 def check_covariates(covariates: Sequence[str]) -> None:
     """Raise UserError unless `covariates` are roles, each at most once."""
-    unknown = [name for name in covariates if name not in ROLES]
+    unknown = [name for name in covariates if name and name not in ROLES]
     if unknown:
         raise UserError(f"unknown covariate '{unknown[0]}'; choose from {', '.join(ROLES)}")
-    if not covariates or len(set(covariates)) < len(covariates):
-        raise UserError(f"covariates {list(covariates)}: name at least one, each once")
+    if not covariates or not all(covariates) or len(set(covariates)) < len(covariates):
+        raise UserError(f"covariates '{', '.join(covariates)}': name at least one, each once, of {', '.join(ROLES)}")
 
 
 def covariate_columns(covariates: Sequence[str], param_count: str) -> tuple[str, ...]:
@@ -164,9 +164,10 @@ def positive_columns(table: pd.DataFrame, columns: Sequence[str], source: str) -
     bad = ~(np.isfinite(values) & (values > 0))
     if bad.any():
         row, column = (int(index) for index in np.argwhere(bad)[0])
+        value = values[row, column]
+        holds = "is empty" if np.isnan(value) else f"is {value:g}"
         raise UserError(
-            f"{source}: {row_name(table, row)}: column '{columns[column]}' is {values[row, column]:g}; "
-            "wanted: a finite number greater than 0"
+            f"{source}: {row_name(table, row)}: column '{columns[column]}' {holds}; wanted: a finite number greater than 0"
         )
     return values
 

@@ -149,7 +149,7 @@ def test_a_table_of_which_nothing_is_known_gets_a_card_that_says_so(noisy):
     assert found["Data"]["Are they of final or intermediate checkpoints?"] == "not known"
     assert "all that were given" in found["Data"]["Which rows are fitted?"]
     assert found["Certainty"]["How sure are its parameters?"] == "not computed"
-    assert found["Certainty"]["Where does it extrapolate?"] == "not known"
+    assert found["Certainty"]["Where does it extrapolate?"] == "outside 2.43e+18 to 1.21e+21 FLOPs"
 
 
 def test_a_fit_with_its_card_is_read_back_byte_for_byte(huber, hull, tmp_path):

@@ -140,7 +140,9 @@ def test_warns_where_a_covariate_does_not_lower_the_loss(grid):
 def test_rows_without_runs_are_counted_as_unknown(noisy):
     assert fit_huber(noisy.assign(run=None)).n_runs is None
     assert fit_huber(noisy[["params", "tokens", "loss"]]).n_runs is None
-    assert fit_huber(noisy[["params", "tokens", "loss"]]).max_flops is None
+    without = noisy[["params", "tokens", "loss"]]
+    assert fit_huber(without).max_flops == 6 * (noisy.params * noisy.tokens).max()
+    assert fit_huber(noisy[["width", "tokens", "loss"]], ("width", "tokens")).max_flops is None
 
 
 @pytest.mark.parametrize(

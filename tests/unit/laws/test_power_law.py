@@ -69,5 +69,5 @@ def test_nullable_columns_are_read_as_numbers():
     table = pd.DataFrame({"width": pd.array([256, 512], dtype="Int64")})
     assert positive_columns(table, ("width",), "table").tolist() == [[256.0], [512.0]]
     table = pd.DataFrame({"width": pd.array([256, None], dtype="Int64")})
-    with pytest.raises(UserError, match="row 1: column 'width' is nan"):
+    with pytest.raises(UserError, match="row 1: column 'width' is empty"):
         positive_columns(table, ("width",), "table")
