@@ -236,7 +236,9 @@ class Bootstrap(Config):
     """Resamples of the rows of every fit, from which all intervals come."""
 
     resamples: Annotated[int, Field(ge=0)] = Field(default=2000, description="0 for no intervals")
-    unit: Literal["run", "row"] = Field(default="run", description="what is drawn; rows of a run are not independent")
+    unit: Literal["run", "row"] = Field(
+        default="run", description="what is resampled; rows of a run are not independent"
+    )
     level: Fraction = Field(default=0.95, description="share of suites whose interval should hold the truth")
 
 

@@ -24,7 +24,7 @@ SYMBOLS = {"irreducible_loss": "E", "slope": "slope a", "log_loss_ahead": "loss 
 
 
 def draw_coverage(tables: Tables) -> Drawing:
-    """A panel per scenario, a line per quantity, a dot per method with the coverage's binomial standard error."""
+    """A panel per scenario, a line per quantity, a dot per method with the coverage's binomial 95 % interval."""
     if tables.coverage is None or tables.coverage.empty or tables.study.simulation is None:
         raise UserError("figure of kind 'coverage': no table of coverage; the config needs the section simulation")
     table = tables.coverage
@@ -35,7 +35,7 @@ def draw_coverage(tables: Tables) -> Drawing:
     quantities = [name for group in groups for name in names[names.str.contains(group)]]
     drawn = figure(0.42 * len(quantities) + 1.2)
     panels = drawn.subplots(1, len(scenarios), sharey=True, squeeze=False)[0]
-    least = min(LEAST_SHOWN, table["coverage"].min())
+    least = min(LEAST_SHOWN, table["coverage_low"].min())
     ticks = [tick for tick in TICKS if tick / 100 >= least]
     for axes, scenario in zip(panels, scenarios, strict=True):
         rows = table[table["scenario"] == scenario]
@@ -58,7 +58,7 @@ def draw_coverage(tables: Tables) -> Drawing:
             axes.axhline(between - 0.5, color="#D0D0D0", linewidth=0.6, zorder=0)
         axes.set_title(f"{scenario.replace('_', ' ')}, {rows['suites'].max()} suites")
         axes.set_xscale("function", functions=(_stretch, _shrink))
-        axes.set_xlim(least - 0.05, 1)
+        axes.set_xlim(least - 0.02, 1)
         axes.xaxis.set_major_locator(FixedLocator([tick / 100 for tick in ticks]))
         axes.xaxis.set_major_formatter(FixedFormatter([str(tick) for tick in ticks]))
         axes.xaxis.set_minor_locator(NullLocator())

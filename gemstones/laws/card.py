@@ -214,7 +214,7 @@ def _intervals(fit: Fit) -> Answers:
     found = fit.evidence.get("intervals")
     how = None
     if found:
-        how = f"{100 * found['level']:g} %, {found['method']}, of {found['resamples']} resamples of {found['units']} {found['unit']}s: "
+        how = f"{100 * found['level']:g} %, {found['method']}, of {found['resamples']} resamples of {found['units']} {found['unit']}s ({found['resampling']}): "
     reach = NOT_KNOWN
     low, high = (
         (fit.min_flops, fit.max_flops) if isinstance(fit, HuberFit) else (fit.hull[0].resource, fit.hull[-1].resource)

@@ -74,9 +74,9 @@ def coverage(parts: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    scenario, quantity, method, truth, suites, coverage, coverage_low and coverage_high (95 % Wilson interval
-    of a share of so many suites), too_low and too_high (shares of intervals that lie
-    below, above the truth), without_interval (share, counted as not holding it), median_width, median_estimate.
+    scenario, quantity, method, truth, suites, coverage, coverage_low and coverage_high (95 % Wilson interval of a share of so many
+    suites), too_low and too_high (shares of intervals that lie below, above the truth), without_interval (share, counted as not
+    holding it), median_width, median_estimate.
     """
     held = (parts["low"] <= parts["truth"]) & (parts["truth"] <= parts["high"])
     columns = {
@@ -97,20 +97,20 @@ def coverage(parts: pd.DataFrame) -> pd.DataFrame:
         median_width=("width", "median"),
         median_estimate=("estimate", "median"),
     ).reset_index()
+    low, high = _wilson(table["coverage"].to_numpy(), table["suites"].to_numpy())
     after = table.columns.get_loc("coverage") + 1
-    for name, end in zip(
-        ("coverage_high", "coverage_low"), _wilson(table["coverage"], table["suites"])[::-1], strict=True
-    ):
-        table.insert(after, name, end)
+    table.insert(after, "coverage_low", low)
+    table.insert(after + 1, "coverage_high", high)
     return table
 
 
-def _wilson(share: pd.Series, number: pd.Series) -> Ends:
+def _wilson(share: Array, number: Array) -> Ends:
     """Binomial 95 % interval of a share of `number` trials (Wilson 1927), which does not vanish at 0 and 1."""
     z2 = stats.norm.ppf(0.975) ** 2
     middle = (share + z2 / (2 * number)) / (1 + z2 / number)
     half = np.sqrt(z2 * (share * (1 - share) + z2 / (4 * number)) / number) / (1 + z2 / number)
-    return (middle - half).to_numpy(), (middle + half).to_numpy()
+    # Rounding must not put an end past the share.
+    return np.minimum(middle - half, share), np.maximum(middle + half, share)
 
 
 def side_by_side(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -170,7 +170,7 @@ def _of_law(laws: pd.DataFrame, covariates: tuple[str, ...], study: Study, simul
     if set(covariates) == {"params", "tokens"}:
         allocation = Allocation.of_laws(laws)
         quantities["slope"] = allocation.a[:, 0]
-        quantities["log_optimal_params"] = np.log(allocation.params(simulation.flops)[:, 0])
+        quantities["log_optimal_params"] = allocation.log_params(simulation.flops)[:, 0]
     return pd.DataFrame(quantities)
 
 
@@ -193,7 +193,7 @@ def _methods(
     if isinstance(fit, HuberFit):
         counts = generator.multinomial(runs, np.full(runs, 1 / runs), bootstrap.resamples).astype(float)
         drawn = quantities(refit(fit, rows, counts)).to_numpy()
-    few = _t_tail(bootstrap.level, runs)
+    t_tail = _t_tail(bootstrap.level, runs)
     # The first is the fit itself.
     left_out = quantities(refit(fit, rows, np.r_[np.ones((1, runs)), 1 - np.eye(runs)])).to_numpy()
     estimate, left_out = left_out[0], left_out[1:]
@@ -201,8 +201,8 @@ def _methods(
     ends: dict[str, Ends] = {
         DEFAULT: uncertainty.interval(weighted),
         "run, percentile": _percentile(weighted, tail),
-        "run, drawn, t": _percentile(drawn, few),
-        "run, BCa": _bca(weighted, estimate, left_out, few),
+        "run, drawn, t": _percentile(drawn, t_tail),
+        "run, BCa": _bca(weighted, estimate, left_out, t_tail),
         "run, jackknife t": _jackknife_t(estimate, left_out, tail),
         "row, percentile": _percentile(quantities(resample(fit, rows, fewer, seed)).to_numpy(), tail),
     }

@@ -187,7 +187,7 @@ def fit_huber(
     # How hard a row pulls at most, or where delta is beyond the residuals, on average.
     pull = min(huber_delta, max(math.sqrt(2 * float(minima.objective[best]) / len(rows.values)), PERFECT))
     gradient_norm = float(np.linalg.norm(minima.gradient[best])) / (len(rows.values) * pull)
-    min_flops, max_flops = _flops_range(table)
+    min_flops, max_flops = _flops_range(table, param_count)
     fit = HuberFit(
         law=law,
         huber_delta=float(huber_delta),
@@ -261,12 +261,12 @@ def _at_minimum(minima: Minima, best: int, n: int) -> NDArray[np.bool_]:
     return np.asarray(minima.objective <= highest)
 
 
-def _flops_range(table: pd.DataFrame) -> tuple[float, float] | tuple[None, None]:
+def _flops_range(table: pd.DataFrame, param_count: str) -> tuple[float, float] | tuple[None, None]:
     try:
         if "flops" in table:
             flops = positive_columns(table, ("flops",), "")
         else:
-            flops = FLOPS_PER_PARAM_TOKEN * positive_columns(table, ("params", "tokens"), "").prod(axis=1)
+            flops = FLOPS_PER_PARAM_TOKEN * positive_columns(table, (param_count, "tokens"), "").prod(axis=1)
     except UserError:
         return None, None  # a fit does not need them
     return float(flops.min()), float(flops.max())

@@ -45,13 +45,21 @@ class Allocation:
 
     def params(self, flops: ArrayLike) -> NDArray[np.float64]:
         """N* at budgets in FLOPs, in the law's own parameter count."""
-        log_c = np.log(np.asarray(flops, dtype=float) / FLOPS_PER_PARAM_TOKEN)
-        return np.exp(self.log_g + self.a * log_c)
+        return np.exp(self.log_params(flops))
 
     def tokens(self, flops: ArrayLike) -> NDArray[np.float64]:
         """T* at budgets in FLOPs."""
+        return np.exp(self.log_tokens(flops))
+
+    def log_params(self, flops: ArrayLike) -> NDArray[np.float64]:
+        """Natural logarithm of N*, which the flattest laws put beyond any float."""
         log_c = np.log(np.asarray(flops, dtype=float) / FLOPS_PER_PARAM_TOKEN)
-        return np.exp(-self.log_g + (1 - self.a) * log_c)
+        return np.asarray(self.log_g + self.a * log_c)
+
+    def log_tokens(self, flops: ArrayLike) -> NDArray[np.float64]:
+        """Natural logarithm of T*."""
+        log_c = np.log(np.asarray(flops, dtype=float) / FLOPS_PER_PARAM_TOKEN)
+        return np.asarray(-self.log_g + (1 - self.a) * log_c)
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,7 @@ def positive_columns(table: pd.DataFrame, columns: Sequence[str], source: str) -
     if bad.any():
         row, column = (int(index) for index in np.argwhere(bad)[0])
         value = values[row, column]
-        holds = "is empty" if np.isnan(value) else f"is {value:g}"
+        holds = "is empty or not a number" if np.isnan(value) else f"is {value:g}"
         raise UserError(
             f"{source}: {row_name(table, row)}: column '{columns[column]}' {holds}; wanted: a finite number greater than 0"
         )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,7 +24,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from gemstones.files import write_with
-from gemstones.laws import minimize as minimize_module
 from gemstones.laws.fit import STARTS, HuberFit, columns_of, laws_of, phi_of, problem_of
 from gemstones.laws.hull import FEWEST_POINTS, QUANTITIES, HullFit, hull_columns, line_through, lower_hull
 from gemstones.laws.minimize import STAGE_TOLERANCE, Problem, exponents, minimize, predict
@@ -47,7 +45,7 @@ FIRST_DELTA, PROBE_DELTA = 100.0, 10.0
 # Predicted relative decrease at which a resample has converged: far below the spread of its parameters.
 TOLERANCE = 1e-10
 # A resample is fitted again from a law of another basin (an exponent differs by this much in log(1 + alpha)) that fits its
-# rows nearly as well, among the ends of all resamples and of the starts of every 64th.
+# rows nearly as well, among the ends of its chunk, and of the starts of every 64th of it.
 OTHER_BASIN, WORTH_A_TRY, SCOUT_EVERY = 0.3, 1.03, 64
 # Fewer runs are not resampled: their intervals are too narrow (docs/intervals.md).
 FEWEST_RUNS = 5
@@ -68,7 +66,7 @@ def resample(
     ----------
     fit : the law fitted to the rows of `table`.
     bootstrap : number of resamples and their unit. Rows that name no run are resampled by row.
-    seed : chunks of 500 have generators of their own, so that neither `jobs` nor more resamples change the first ones.
+    seed : chunks of 500 have generators of their own, so that `jobs` changes nothing, and more than 500 resamples not the first ones.
     jobs : processes.
     unfinished : folder that keeps finished chunks until all are there, so that a killed process loses one chunk.
     watch : given the chunks to come and their number, passes them on, as progress bars do.
@@ -86,7 +84,7 @@ def resample(
     fewest = FEWEST_RUNS if by_run else fit.n_parameters + 1
     starts = range(0, bootstrap.resamples if number >= fewest else 0, size)
     watched = watch or (lambda chunks, number: chunks)
-    work = partial(_chunk, again, number, size, seed, _key(fit, by_run, seed, size), unfinished)
+    work = partial(_chunk, again, number, size, seed, _key(fit, rows, by_run, seed, size), unfinished)
     if jobs > 1 and len(starts) > 1:
         with ProcessPoolExecutor(min(jobs, len(starts))) as pool:
             chunks = list(watched(pool.map(work, range(len(starts))), len(starts)))
@@ -136,7 +134,7 @@ def _rows(fit: HuberFit | HullFit, table: pd.DataFrame) -> Rows:
 
 
 def _again(fit: HuberFit | HullFit, rows: Rows, by_run: bool) -> tuple[Refit, int]:
-    """What fits the law again, and the number of units whose counts it takes."""
+    """What fits the law again, and the number of units whose weights it takes."""
     units = rows.runs if by_run and rows.runs is not None else np.arange(len(rows.values))
     number = int(units.max()) + 1
     if isinstance(fit, HuberFit):
@@ -144,11 +142,14 @@ def _again(fit: HuberFit | HullFit, rows: Rows, by_run: bool) -> tuple[Refit, in
     return _HullRefit(rows, units), number
 
 
-def _key(fit: HuberFit | HullFit, by_run: bool, seed: int, size: int) -> str:
-    """What a kept chunk must agree in: the fit, the draws, and the code that made it."""
-    what = json.dumps([dict(fit.provenance), by_run, seed, size], sort_keys=True).encode()
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (sys.modules[__name__], minimize_module))
-    return hashlib.sha256(what + code).hexdigest()[:16]
+def _key(fit: HuberFit | HullFit, rows: Rows, by_run: bool, seed: int, size: int) -> str:
+    """What a kept chunk must agree in: the fit, its rows' runs and weights, the draws, and the code of this folder."""
+    found = hashlib.sha256(json.dumps([dict(fit.provenance), by_run, seed, size], sort_keys=True).encode())
+    for values in (rows.runs, rows.weights):
+        found.update(b"-" if values is None else values.tobytes())
+    for module in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(module.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def _chunk(again: Refit, number: int, size: int, seed: int, key: str, unfinished: Path | None, index: int) -> Array:
@@ -252,8 +253,7 @@ class _HullRefit:
         return generator.multinomial(number, np.full(number, 1 / number), size).astype(float)
 
     def __call__(self, weights: Array) -> Array:
-        # A hull's corners are corners of its units' hulls: only these take part.
-        kept = np.concatenate([at[lower_hull(*self.rows.values[at, :2].T)] for at in self._members()])
+        kept = self._corners()
         resource, loss, params, tokens = self.rows.values[kept].T
         units = self.units[kept]
         laws = np.full((len(weights), 2 * len(QUANTITIES)), np.nan)
@@ -266,6 +266,10 @@ class _HullRefit:
                 laws[i] = [part for line in lines for part in (line.slope, line.intercept)]
         return laws
 
-    def _members(self) -> list[NDArray[np.intp]]:
+    def _corners(self) -> NDArray[np.intp]:
+        """A hull's corners are corners of its units' hulls: only these rows take part."""
+        if int(self.units.max()) + 1 == len(self.units):
+            return np.arange(len(self.units))
         order = np.argsort(self.units, kind="stable")
-        return np.split(order, np.flatnonzero(np.diff(self.units[order])) + 1)
+        members = np.split(order, np.flatnonzero(np.diff(self.units[order])) + 1)
+        return np.concatenate([at[lower_hull(*self.rows.values[at, :2].T)] for at in members])

@@ -1,9 +1,10 @@
 """Intervals for laws, and for anything that follows from them, out of the table of resamples.
 
 An interval holds the middle of the resamples, a little more of it than its level says: a law with p parameters follows the
-errors of its n runs, so that what is left of them, and of the resamples' spread, is too small by sqrt((n − p)/n) (the
-degrees-of-freedom correction of clustered standard errors, put into percentiles as Hesterberg 2015, arXiv 1411.5279, section 5.4,
-does for a mean). The study `simulation` measures how often such intervals hold the truth, and how often others do.
+errors of its n runs, so that what is left of them, and of the resamples' spread, is too small by sqrt((n − p)/n) (as in the
+degrees-of-freedom correction of standard errors, with runs for rows; put into percentiles as Hesterberg 2015, arXiv 1411.5279,
+section 5.4, does for a mean). With no more than p runs there is no such factor; that of p + 1 is taken, and a warning given. The
+study `simulation` measures how often such intervals hold the truth, and how often others do.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Uncertainty:
         found = self.resamples.filter(regex="^(exponent_|irreducible_loss)")
         if self.fit.law.slope is None:
             return found
-        return found.assign(slope=Allocation.of_laws(self.resamples).a)
+        return found.assign(slope=Allocation.of_laws(self.resamples).a[:, 0])
 
     def warnings(self) -> list[str]:
         """Why there are no intervals, or why they are narrower than they should be, one sentence each."""
@@ -104,16 +105,21 @@ class Uncertainty:
             )
         if self.units <= self.fit.n_parameters:
             found.append(
-                f"{self.units} {self.unit}s for {self.fit.n_parameters} parameters: the intervals are too narrow, their 95 % is nearer 85 %"
+                f"{self.units} {self.unit}s for {self.fit.n_parameters} parameters: the intervals are too narrow"
             )
         if len(self.resamples) * self.tail < 1:
             found.append(
                 f"{len(self.resamples)} resamples are too few for the ends of {100 * self.level:g} % intervals, which may lie "
                 "further out"
             )
-        without = int(self.resamples.isna().any(axis=1).sum())
+        without = int(self.quantities().isna().any(axis=1).sum())
         if without > self.tail * len(self.resamples):
-            found.append(f"{without} of {len(self.resamples)} resamples have too few points on their hull for a line")
+            what = (
+                "too few points on their hull for a line"
+                if isinstance(self.fit, HullFit)
+                else "no slope, with an exponent at 0"
+            )
+            found.append(f"{without} of {len(self.resamples)} resamples have {what}")
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -123,6 +129,7 @@ class Uncertainty:
         return {
             "level": self.level,
             "method": "expanded percentile",
+            "resampling": "drawn with replacement" if isinstance(self.fit, HullFit) else "random weights",
             "unit": self.unit,
             "units": self.units,
             "resamples": len(self.resamples),
@@ -136,5 +143,5 @@ class Uncertainty:
 
 def expanded_tail(level: float, units: int, parameters: int) -> float:
     """Share of the resamples below an interval, and above it, of a law with so many parameters fitted to so many units."""
-    expansion = np.sqrt(units / max(units - parameters, 1))
+    expansion = np.sqrt(units / (units - parameters) if units > parameters else parameters + 1)
     return float(special.ndtr(special.ndtri((1 - level) / 2) * expansion))

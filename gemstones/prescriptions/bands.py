@@ -32,7 +32,7 @@ def bands(uncertainty: Uncertainty, search: Search, flops: Array) -> pd.DataFram
     Returns
     -------
     DataFrame with `variant`, `flops`, and <quantity>_low and <quantity>_high of width, depth, aspect_ratio, params, law_params,
-    tokens, tokens_per_param, loss; null where more than a tenth of the resamples prescribe nothing.
+    tokens, tokens_per_param, loss; null where more resamples prescribe nothing than may lie beyond an end.
     """
     assert isinstance(uncertainty.fit, HuberFit)
     laws = _Laws(uncertainty)
@@ -127,9 +127,9 @@ def _relaxed(laws: _Laws, search: Search, flops: Array) -> dict[str, Array]:
 
 def _closed_form(laws: _Laws, allocation: Allocation, flops: Array) -> dict[str, Array]:
     """N* and T* (R, m) of every law under C = 6·N·T."""
-    params, tokens, every = allocation.params(flops), allocation.tokens(flops), slice(None)
-    terms = laws.term("params", np.log(params), every) + laws.term("tokens", np.log(tokens), every)
-    return {"law_params": params, "tokens": tokens, "loss": laws.constant[:, None] + terms}
+    log_params, log_tokens, every = allocation.log_params(flops), allocation.log_tokens(flops), slice(None)
+    loss = laws.constant[:, None] + laws.term("params", log_params, every) + laws.term("tokens", log_tokens, every)
+    return {"law_params": np.exp(log_params), "tokens": np.exp(log_tokens), "loss": loss}
 
 
 def _table(uncertainty: Uncertainty, variant: str, flops: Array, found: dict[str, Array]) -> pd.DataFrame:

@@ -206,7 +206,11 @@ HEADER = b"run,params,tokens,loss\n"
         ("twice.csv", b"loss,tokens,loss\n1,2,3\n", "two columns are named 'loss'"),
         ("long.csv", HEADER + b"a,1,2,3,4\n" * 9, "cannot be read: Length of header or names does not match"),
         ("ragged.csv", HEADER + b"a,1,2,3\na,1,2,3,4\n", "Expected 4 fields in line 3, saw 5"),
-        ("short.csv", HEADER + b"a,1,2,3\nb,2,3\n", "row 2 (run b): column 'loss' is empty; wanted: a finite number"),
+        (
+            "short.csv",
+            HEADER + b"a,1,2,3\nb,2,3\n",
+            "row 2 (run b): column 'loss' is empty or not a number; wanted: a finite number",
+        ),
         ("text.csv", HEADER + b"a,1,2,3\nb,2,x,3\n", "row 2 (run b): column 'tokens' is 'x'; wanted: a number"),
         (
             "names.csv",

@@ -154,6 +154,15 @@ def test_bca_of_unbiased_resamples_is_their_percentile():
     assert higher[0] > low[0]
 
 
+@pytest.mark.parametrize("suites", [13, 60])
+@pytest.mark.parametrize("held", [True, False])
+def test_coverage_lies_within_its_binomial_interval(suites, held):
+    parts = pd.DataFrame({"low": [0.0] * suites, "high": 2.0 if held else 0.5, "suite": range(suites)})
+    (row,) = coverage(parts.assign(scenario="s", quantity="q", method="m", truth=1.0, estimate=1)).to_dict("records")
+    assert row["coverage_low"] <= row["coverage"] == held <= row["coverage_high"]
+    assert row["coverage_high"] - row["coverage_low"] > 0.05
+
+
 def test_coverage_counts_intervals_that_hold_the_truth():
     ends = [(0.0, 2.0), (0.5, 0.9), (1.1, 3.0), (np.nan, np.nan), (1.0, 1.0)]
     parts = pd.DataFrame(ends, columns=["low", "high"]).assign(

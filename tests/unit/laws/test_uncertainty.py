@@ -35,6 +35,26 @@ def test_a_resample_is_the_fit_of_the_rows_weighed_by_run(noisy, fitted):
         assert row["log_coefficient_tokens"] == pytest.approx(again.law.log_coefficients[1], rel=1e-3)
 
 
+def test_resamples_keep_the_weights_of_rows_and_the_penalty(noisy):
+    rows = noisy.assign(weight=np.random.default_rng(8).uniform(0.5, 2, len(noisy)))
+    options = {"huber_delta": 1e-3, "overestimate_penalty": 3.0}
+    found = fit_huber(rows, weights="weight", **options)
+    runs = sorted(noisy["run"].unique())
+    drawn = len(runs) * np.random.default_rng([2, 0]).dirichlet(np.ones(len(runs)), 3)
+    laws = resample(found, rows, Bootstrap(resamples=3), seed=2)
+    for (_, law), weights in zip(laws.iterrows(), drawn, strict=True):
+        product = rows["weight"] * rows["run"].map(dict(zip(runs, weights, strict=True)))
+        again = fit_huber(rows.assign(product=product), weights="product", **options)
+        assert law["exponent_tokens"] == pytest.approx(again.law.exponents[1], rel=1e-3)
+
+
+def test_runs_no_more_than_parameters_have_a_warning(noisy):
+    runs = noisy[noisy["run"].isin(sorted(noisy["run"].unique())[:5])]
+    found = fit_huber(runs)
+    warnings = Uncertainty(found, resample(found, runs, TINY)).warnings()
+    assert "5 runs for 5 parameters: the intervals are too narrow" in warnings
+
+
 def test_neither_processes_nor_more_resamples_nor_a_kill_change_a_resample(noisy, fitted, tmp_path, monkeypatch):
     monkeypatch.setattr("gemstones.laws.resampling.CHUNK", 8)
     alone = resample(fitted, noisy, Bootstrap(resamples=20), seed=1)
@@ -59,7 +79,7 @@ def test_neither_processes_nor_more_resamples_nor_a_kill_change_a_resample(noisy
     assert not (tmp_path / "kept").exists()
 
 
-def test_rows_of_a_run_are_drawn_together(noisy):
+def test_rows_of_a_run_are_resampled_together(noisy):
     """Runs that are each off by their own amount: intervals by row miss that, and are far too narrow."""
     off = dict(zip(noisy["run"].unique(), np.random.default_rng(5).normal(0, 0.01, 10), strict=True))
     rows = noisy.assign(loss=noisy["loss"] * np.exp(noisy["run"].map(off)))
@@ -73,13 +93,13 @@ def test_rows_of_a_run_are_drawn_together(noisy):
     assert width["run"] > 1.5 * width["row"]
 
 
-def test_rows_without_runs_are_drawn_one_by_one(noisy):
+def test_rows_without_runs_are_resampled_one_by_one(noisy):
     found = fit_huber(noisy.drop(columns="run"))
     assert set(resample(found, noisy.drop(columns="run"), TINY)["unit"]) == {"row"}
 
 
-def test_cooldowns_are_drawn_with_the_run_they_branch_from(noisy):
-    """Each row as a cooldown of its own: what is drawn is the parent."""
+def test_cooldowns_are_resampled_with_the_run_they_branch_from(noisy):
+    """Each row as a cooldown of its own: what is resampled is the parent."""
     cooldowns = noisy.assign(phase="cooldown", parent=noisy["run"], run=noisy["run"] + "-" + noisy["step"].astype(str))
     found = fit_huber(cooldowns)
     assert found.n_runs == 10

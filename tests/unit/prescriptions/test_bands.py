@@ -20,7 +20,7 @@ def resamples_of(laws: list[PowerLaw]) -> pd.DataFrame:
     rows = []
     for law in laws:
         terms = zip(law.covariates, law.exponents, law.log_coefficients, strict=True)
-        row = {"unit": "run", "draws": 1, "irreducible_loss": law.irreducible_loss}
+        row = {"unit": "run", "irreducible_loss": law.irreducible_loss}
         for role, exponent, log_coefficient in terms:
             row |= {f"exponent_{role}": exponent, f"log_coefficient_{role}": log_coefficient}
         rows.append(row)
