@@ -64,39 +64,53 @@ def train(
     data: Annotated[Path, typer.Option(help="Manifest of the token shards.")],
     until: Annotated[int, typer.Option(help="The step that the run is to reach.")],
     output: Annotated[Path, typer.Option(help="The manifest to write: <folder>/<run>/steps/<step>.json.")],
-    keep_checkpoints: Annotated[
-        Literal["milestones", "all"], typer.Option(help="Which checkpoints are not pruned.")
-    ] = "milestones",
-    wandb_mode: Annotated[
-        Literal["offline", "online", "disabled"], typer.Option(help="Whether and where rows are mirrored to wandb.")
-    ] = "offline",
-    wandb_project: Annotated[str, typer.Option(help="Name of the project there.")] = "gemstones",
+    settings: Annotated[
+        str, typer.Option(metavar="JSON", help="The config's section `training`: strategy, processes, wandb_mode, …")
+    ] = "{}",
 ) -> None:
     """Make a run reach a step: trains what is missing, from the newest checkpoint, and does nothing if all is there.
 
     JOB_JSON has the run with all its numbers ("run"), runs that are trained first ("before"), and steps whose checkpoints
     are wanted ("checkpoints"); `snakemake -n -p` shows each job's. Checkpoints and metrics of all runs are below <folder>.
 
+    On SIGTERM or SIGUSR1, or when its time is nearly over, it saves and stops with exit status 75: started again, it goes on.
+
     \b
     Example:
       gemstones train @job.json --data results/mini/training/data/manifest.json \\
         --until 150 --output results/mini/training/64x4/steps/150.json
     """
+    from pydantic import ValidationError
+
+    from gemstones.faults import fault_lines
     from gemstones.study import Training
+    from gemstones.training import launch
+
+    try:
+        chosen = Training.model_validate_json(settings)
+    except ValidationError as error:
+        raise UserError("; ".join(f"--settings: {line}" for line in fault_lines(error, Training))) from None
+    if launch.needed(chosen.processes):
+        raise typer.Exit(launch.run(chosen.processes, launch.again()))
     from gemstones.training import job as jobs
+    from gemstones.training.deadline import CONTINUE, OutOfTime
 
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
-    jobs.train(
-        jobs.parse(job),
-        data=data,
-        folder=output.parent.parent.parent,
-        until=until,
-        output=output,
-        parents=parents or (),
-        settings=Training(keep_checkpoints=keep_checkpoints, wandb_mode=wandb_mode, wandb_project=wandb_project),
-    )
+    try:
+        jobs.train(
+            jobs.parse(job),
+            data=data,
+            folder=output.parent.parent.parent,
+            until=until,
+            output=output,
+            parents=parents or (),
+            settings=chosen,
+        )
+    except OutOfTime as stopped:
+        typer.echo(f"to be continued: {stopped}", err=True)
+        raise typer.Exit(CONTINUE) from None
 
 
 @app.command()

@@ -178,12 +178,44 @@ class Data(Config):
     shard_tokens: Count = 100_000_000
 
 
+class Watch(Config):
+    """What counts as going wrong in a run, and what is done then. Only roll-backs change numbers, and all are recorded."""
+
+    window: Annotated[int, Field(ge=2)] = Field(default=100, description="steps that a step is compared with")
+    sigmas: Positive = Field(
+        default=6.0, description="a loss or gradient norm so far above the window's median is a spike"
+    )
+    divergence_nats: Positive = Field(
+        default=1.0, description="how far the window's mean loss may rise above its lowest one"
+    )
+    stall_factor: Positive = Field(default=3.0, description="a step that takes so many times the usual time is a stall")
+    on_spike: Literal["record", "roll_back", "stop"] = "record"
+    on_failure: Literal["roll_back", "stop"] = Field(default="stop", description="for divergence and non-finite losses")
+    roll_back_checkpoints: Count = Field(default=1, description="checkpoints to go back, but not behind a milestone")
+    roll_back_lr_factor: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="factor on the learning rate from a roll-back on"
+    )
+    most_roll_backs: Annotated[int, Field(ge=0)] = 3
+
+
 class Training(Config):
-    """Where and how the training process works; nothing here changes a number."""
+    """Where and how the training process works; nothing here changes a number, but for roll-backs."""
 
     wandb_mode: WandbMode = "offline"
     wandb_project: str = "gemstones"
     keep_checkpoints: KeepCheckpoints = "milestones"
+    strategy: Annotated[str, StringConstraints(pattern=r"^(single|ddp|fsdp2|tp|axonn\(\d+, ?\d+, ?\d+\))$")] = Field(
+        default="single", description="single, ddp, fsdp2, tp or axonn(rows,columns,depth): how processes share a step"
+    )
+    processes: Count = Field(default=1, description="processes on this machine; srun starts its own")
+    micro_batch_size: Count | None = Field(
+        default=None, description="sequences that a process takes at a time; by default its whole part of a batch"
+    )
+    walltime_minutes: Positive | None = Field(
+        default=None, description="how long a job may take; by default what Slurm says"
+    )
+    save_minutes_before: NonNegative = Field(default=5, description="how long before its end a job saves and stops")
+    watch: Watch = Watch()
 
 
 class Exclusion(Config):

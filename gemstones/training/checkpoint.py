@@ -93,6 +93,13 @@ def newest(folder: Path, at_most: int, above: int = -1) -> Checkpoint | None:
     return None
 
 
+def before(folder: Path, step: int, number: int) -> Checkpoint | None:
+    """The intact checkpoint `number` back from a step, but none behind the last milestone, which others have started from."""
+    found = [item for item in reversed(available(folder)) if item.step < step and item.intact()]
+    milestone = next((place for place, item in enumerate(found, start=1) if item.milestone), len(found))
+    return found[min(number, milestone) - 1] if found else None
+
+
 def keep(checkpoint: Checkpoint) -> Checkpoint:
     """Make a checkpoint a milestone."""
     if not checkpoint.milestone:

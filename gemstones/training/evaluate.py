@@ -12,7 +12,7 @@ from torch.nn import functional
 from gemstones.training.data import Tokens
 
 if TYPE_CHECKING:
-    from litgpt import GPT
+    from gemstones.training.parallel import Parallel
 
 
 def windows(tokens: Tokens, validation_tokens: int, context_length: int, batch_size: int) -> Iterator[torch.Tensor]:
@@ -24,19 +24,26 @@ def windows(tokens: Tokens, validation_tokens: int, context_length: int, batch_s
 
 
 @torch.no_grad()
-def mean_loss(model: GPT, batches: list[torch.Tensor], autocast: torch.autocast) -> float:
+def mean_loss(parallel: Parallel, batches: list[torch.Tensor], autocast: torch.autocast) -> float:
     """Mean cross-entropy in nats per token, summed in double precision.
 
     Parameters
     ----------
     batches : each (batch, context_length + 1) token ids, on the model's device.
     """
-    total, count = torch.zeros((), dtype=torch.float64, device=batches[0].device), 0
+    device = parallel.device
+    # All processes take as many steps, since most strategies exchange weights in each.
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
     for batch in batches:
-        inputs, targets = batch[:, :-1], batch[:, 1:]
+        rows = batch[parallel.part :: parallel.parts]
+        counted = len(rows)
+        if counted < -(-len(batch) // parallel.parts):
+            rows = torch.cat([rows, batch[:1]])  # not counted
         with autocast:
-            logits = model(inputs)
+            logits = parallel.model(rows[:, :-1])
+        targets = rows[:, 1:]
         losses = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-        total += losses.sum(dtype=torch.float64)
-        count += targets.numel()
+        sums[0] += losses[: counted * targets.shape[1]].sum(dtype=torch.float64)
+        sums[1] += counted * targets.shape[1]
+    total, count = parallel.total(sums).tolist()
     return float(total / count)

@@ -16,8 +16,9 @@ import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,8 +153,10 @@ def _reach(
     parent = _parent(run, tokens["tokens_sha256"], parents)
     home = Home(folder / run.name, key(run, tokens["tokens_sha256"], parent.key if parent else ""))
 
-    with _alone(home):
-        missing = _missing(home, until, asked)
+    # In each process of several, all but the first wait here for what that one finds.
+    first, shared = _processes()
+    with _alone(home) if first else nullcontext():
+        missing = shared(lambda: _missing(home, until, asked))
         if missing:
             from gemstones.training import loop
 
@@ -161,7 +164,18 @@ def _reach(
                 run, data, home.checkpoints, home.metrics, identity=home.key, missing=missing,
                 parent=parent.checkpoint if parent else None, settings=settings,
             )  # fmt: skip
-        files.write_json(_manifest(run, until, asked, home, parent, tokens["tokens_sha256"]), output)
+        if first:
+            files.write_json(_manifest(run, until, asked, home, parent, tokens["tokens_sha256"]), output)
+
+
+def _processes() -> tuple[bool, Callable[[Callable[[], list[int]]], list[int]]]:
+    """Whether this is the first process, and what gives all of them what that one finds."""
+    if max(int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "SLURM_NTASKS")) == 1:
+        return True, lambda find: find()
+    from gemstones.training.parallel import Parallel, connect
+
+    all_of_them = Parallel(*connect())
+    return all_of_them.rank == 0, all_of_them.first
 
 
 @contextmanager

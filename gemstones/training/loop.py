@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import math
 import os
+import resource
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,15 @@ from gemstones import __version__
 from gemstones.errors import UserError
 from gemstones.study import Training
 from gemstones.suite.runs import Run
-from gemstones.training import checkpoint, evaluate
+from gemstones.training import checkpoint, evaluate, parallel
 from gemstones.training.checkpoint import Checkpoint
 from gemstones.training.data import Batches, Tokens
+from gemstones.training.deadline import Deadline, OutOfTime
 from gemstones.training.initialization import initialize
 from gemstones.training.metrics import Metrics, Mirror
 from gemstones.training.model import build_model
-from gemstones.training.optimizer import build_optimizer, get_state, learning_rate, set_state
+from gemstones.training.optimizer import build_optimizer, learning_rate
+from gemstones.training.watch import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -31,23 +36,26 @@ LOG_EVERY = 50
 
 
 class Trainer:
-    """Model, optimizer and data of a run; `step` counts its updates and decides the next batch and learning rate."""
+    """Model, optimizer and data of a run; `step` counts its updates and decides the next batch and learning rate.
 
-    def __init__(self, run: Run, shards: Path) -> None:
+    Roll-backs shift what is read by `skipped` batches, and multiply the learning rate by `lr_factor`.
+    """
+
+    def __init__(self, run: Run, shards: Path, settings: Training = Training()) -> None:
         if "OMP_NUM_THREADS" not in os.environ:
             # Runs are trained side by side, and two sets of spinning threads on the same cores are 30 times slower.
             torch.set_num_threads(1)
         _keep_freed_memory()
+        self.strategy, self.parallel = settings.strategy, parallel.of(settings.strategy)
         torch.manual_seed(run.seed)
         self.run = run
-        self.step = 0
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.step, self.skipped, self.lr_factor, self.roll_backs = 0, 0, 1.0, 0
+        self.watcher = Watcher(settings.watch)
+        self.device = self.parallel.device
+        self.micro_batch_size = settings.micro_batch_size
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=run.precision == "bf16-mixed")
-        model = build_model(run)
-        initialize(model, run)
-        self.model = model.to(self.device)
-        self.weights = list(self.model.parameters())
-        self.optimizer = build_optimizer(self.model, run)
+        self.parallel.wrap(lambda: build_model(run), lambda model: initialize(model, run))
+        self.optimizer = build_optimizer(self.parallel.module, run)
         self.batches = Batches(Tokens(shards, "train"), run.batch_size, run.context_length, run.seed)
         held_out = Tokens(shards, "validation")
         windows = evaluate.windows(held_out, run.validation_tokens, run.context_length, run.batch_size)
@@ -56,40 +64,51 @@ class Trainer:
     def update(self) -> dict[str, Any]:
         """One optimizer step; gives its row of metrics, with the loss of the batch before the update.
 
-        Raises
-        ------
-        UserError
-            If loss or gradient norm is not finite; the weights are then as before.
+        Where loss or gradient norm is not finite, the weights and the step are as before.
         """
         began = time.perf_counter()
-        run, lr = self.run, learning_rate(self.run, self.step)
-        batch = torch.from_numpy(self.batches.batch(self.step)).to(self.device)
-        inputs, targets = batch[:, :-1], batch[:, 1:]  # (batch, context)
-        with self.autocast:
-            logits = self.model(inputs)  # (batch, context, vocabulary)
-            loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        run, lr = self.run, self.lr_factor * learning_rate(self.run, self.step)
+        batch = self.parallel.share(torch.from_numpy(self.batches.batch(self.step + self.skipped))).to(
+            self.device, non_blocking=True
+        )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.weights, run.gradient_clipping, foreach=True)
-        loss_nats, gradient_norm = loss.item(), norm.item()
-        if not (math.isfinite(loss_nats) and math.isfinite(gradient_norm)):
-            raise UserError(
-                f"{run.name}: loss {loss_nats:g} and gradient norm {gradient_norm:g} at step {self.step + 1} are not finite "
-                f"(learning rate {lr:.3g}); earlier checkpoints are kept"
-            )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        self.step += 1
+        total = torch.zeros((), device=self.device)
+        parts = torch.split(batch, self.micro_batch_size or len(batch))
+        for i, part in enumerate(parts):
+            with self.parallel.accumulate(last=i == len(parts) - 1):
+                with self.autocast:
+                    logits = self.parallel.model(part[:, :-1])  # (batch, context, vocabulary)
+                    loss = functional.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten())
+                    loss = loss * (len(part) / len(batch)) if len(parts) > 1 else loss
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        self.parallel.sync()
+        norm = self.parallel.clip(run.gradient_clipping)
+        loss_nats, gradient_norm = self.parallel.total(total).item() / self.parallel.parts, norm.item()
+        step = self.step + 1
+        if math.isfinite(loss_nats) and math.isfinite(gradient_norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+            self.step = step
+        seconds = time.perf_counter() - began
         return {
             "kind": "train",
-            "step": self.step,
-            "tokens": self.step * run.tokens_per_step,
+            "step": step,
+            "tokens": step * run.tokens_per_step,
             "loss": loss_nats,
             "lr": lr,
             "gradient_norm": gradient_norm,
-            "seconds": round(time.perf_counter() - began, 6),
+            "seconds": round(seconds, 6),
+            "tokens_per_second": round(run.tokens_per_step / seconds),
+            "memory_bytes": self._memory(),
         }
+
+    def _memory(self) -> int:
+        """The most that this process has held so far: of its device's memory, or on a CPU of the machine's."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def validate(self) -> dict[str, Any]:
         """The row of metrics of an evaluation."""
@@ -97,27 +116,33 @@ class Trainer:
             "kind": "validation",
             "step": self.step,
             "tokens": self.step * self.run.tokens_per_step,
-            "loss": evaluate.mean_loss(self.model, self.validation, self.autocast),
+            "loss": evaluate.mean_loss(self.parallel, self.validation, self.autocast),
             "validation_set": "validation",
         }
 
     def state(self, identity: str) -> dict[str, Any]:
-        """All that the next steps depend on; the place in the data is the step itself."""
+        """All that the next steps depend on; the place in the data is the step itself and what was skipped."""
         generators = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state()
         return {
             "identity": identity,
             "step": self.step,
-            "model": dict(self.model.state_dict()),
-            "optimizer": get_state(self.optimizer, self.model),
+            "skipped": self.skipped,
+            "lr_factor": self.lr_factor,
+            "roll_backs": self.roll_backs,
+            "watch": self.watcher.state(),
+            "model": self.parallel.weights(),
+            "optimizer": self.parallel.moments(self.optimizer),
             "generators": generators,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        set_state(self.optimizer, self.model, state["optimizer"])
-        self.step = state["step"]
+        self.parallel.load_weights(state["model"])
+        self.parallel.load_moments(self.optimizer, state["optimizer"])
+        self.step, self.skipped = state["step"], state["skipped"]
+        self.lr_factor, self.roll_backs = state["lr_factor"], state["roll_backs"]
+        self.watcher.restore(state["watch"])
         torch.set_rng_state(state["generators"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["generators"]:
             torch.cuda.set_rng_state(state["generators"]["cuda"])
@@ -148,59 +173,156 @@ def advance(
     parent : where a cooldown branches from.
     settings : what is kept and logged.
     """
-    trainer = Trainer(run, shards)
-    record = Metrics(metrics)
-    mirror: Mirror | None = None
+    trainer = Trainer(run, shards, settings)
+    record = Record(trainer, metrics, settings)
+    deadline = Deadline(settings)
     try:
         for target in missing:
-            resumed = checkpoint.newest(checkpoints, target, above=trainer.step if mirror else -1)
+            above = trainer.step if record.begun else -1
+            resumed = trainer.parallel.first(partial(checkpoint.newest, checkpoints, target, above))
             if resumed:
                 _restore(trainer, resumed, identity)
-            elif mirror is None and parent:
-                if not parent.intact():
+            elif not record.begun and parent:
+                if not trainer.parallel.first(parent.intact):
                     raise UserError(
                         f"{parent.path}: damaged (its checksum is another one); remove it and train {run.parent} again"
                     )
                 _restore(trainer, parent, None)
-            if resumed or mirror is None:
-                record.write(_start_row(trainer))
+            if resumed or not record.begun:
+                record.begin()
                 log.info("%s: training from step %d to %d", run.name, trainer.step, target)
-            if mirror is None:
-                mirror = Mirror(run, metrics.parent.parent, settings, trainer.step)
             if trainer.step == run.anchor:
-                _write(trainer.validate(), record, mirror)
-            _train_to(
-                target, trainer, checkpoints, record, mirror, identity, keep_all=settings.keep_checkpoints == "all"
-            )
+                record.write(trainer.validate())
+            _train_to(target, trainer, checkpoints, record, deadline, identity, settings.keep_checkpoints == "all")
     finally:
         record.close()
-        if mirror:
-            mirror.close()
+
+
+class Record:
+    """Rows of metrics and their mirror, of the first process; the others write none."""
+
+    def __init__(self, trainer: Trainer, metrics: Path, settings: Training) -> None:
+        self._trainer, self._path, self._settings = trainer, metrics, settings
+        self._metrics = Metrics(metrics) if trainer.parallel.rank == 0 else None
+        self._mirror: Mirror | None = None
+        self.begun = False
+
+    def begin(self) -> None:
+        """The first row after a start or a resume."""
+        self.begun = True
+        if self._metrics:
+            self._metrics.write(_start_row(self._trainer))
+            if self._mirror is None:
+                folder, step = self._path.parent.parent, self._trainer.step
+                self._mirror = Mirror(self._trainer.run, folder, self._settings, step)
+
+    def write(self, row: dict[str, Any]) -> None:
+        if self._metrics and self._mirror:
+            self._metrics.write(row)
+            self._mirror.write(row)
+
+    def event(self, event: dict[str, Any]) -> None:
+        """A line of `events.jsonl`, which all recipes of a run share, with the key of this one's metrics."""
+        if self._metrics:
+            log.warning("%s: step %s: %s", self._trainer.run.name, event["step"], _said(event))
+            with (self._path.parent.parent / "events.jsonl").open("a") as file:
+                file.write(json.dumps({"key": self._path.stem, **event}) + "\n")
+
+    def sync(self) -> None:
+        if self._metrics:
+            self._metrics.sync()
+
+    def close(self) -> None:
+        if self._metrics:
+            self._metrics.close()
+        if self._mirror:
+            self._mirror.close()
 
 
 def _train_to(
-    target: int, trainer: Trainer, checkpoints: Path, record: Metrics, mirror: Mirror, identity: str, keep_all: bool
+    target: int, trainer: Trainer, checkpoints: Path, record: Record, deadline: Deadline, identity: str, keep_all: bool
 ) -> None:
     run = trainer.run
     log_step, log_time = trainer.step, time.perf_counter()
     while trainer.step < target:
         row = trainer.update()
-        _write(row, record, mirror)
+        events = trainer.watcher.look(row)
+        act = trainer.watcher.act(events, trainer.roll_backs)
+        if math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"]):
+            record.write(row)
+        for event in events:
+            record.event(event)
+        if act == "stop":
+            record.event({"kind": "stop", "step": row["step"], "because": events[0]["kind"]})
+            raise UserError(
+                f"{run.name}: stopped at step {row['step']}: {_said(events[0])}; earlier checkpoints are kept"
+            )
+        if act == "roll_back":
+            _roll_back(trainer, checkpoints, record, identity, row["step"])
+            log_step = trainer.step
+            continue
         step = trainer.step
         if step % LOG_EVERY == 0 or step == target:
             now = time.perf_counter()
             speed = (step - log_step) * run.tokens_per_step / (now - log_time)
             log.info("%s: step %d of %d, loss %.4f, %.0f tokens/s", run.name, step, target, row["loss"], speed)
             log_step, log_time = step, now
+        out_of_time = trainer.parallel.any(deadline.passed())
         if step % run.evaluate_every == 0 or step == target:
             if run.phase != "cooldown" or step == run.steps:
                 evaluation = trainer.validate()
-                _write(evaluation, record, mirror)
+                record.write(evaluation)
                 log.info("%s: step %d, validation loss %.4f", run.name, step, evaluation["loss"])
-            record.sync()
-            checkpoint.save(checkpoints, step, trainer.state(identity), milestone=step == target)
-            if not keep_all:
-                checkpoint.prune(checkpoints, step)
+        elif not out_of_time:
+            continue
+        record.sync()
+        _save(trainer, checkpoints, identity, milestone=step == target, keep_all=keep_all)
+        if out_of_time and step < target:
+            raise OutOfTime(f"{run.name}: {deadline.reason}; saved at step {step} of {target}, to go on from there")
+
+
+def _roll_back(trainer: Trainer, checkpoints: Path, record: Record, identity: str, step: int) -> None:
+    """Go back some checkpoints, and read on after the batch of `step`, the one at which something went wrong."""
+    policy, roll_backs = trainer.watcher.policy, trainer.roll_backs
+    after = trainer.skipped + step
+    source = trainer.parallel.first(partial(checkpoint.before, checkpoints, step, policy.roll_back_checkpoints))
+    if source is None:
+        raise UserError(f"{trainer.run.name}: no checkpoint to roll back to from step {step}")
+    _restore(trainer, source, identity)
+    trainer.skipped = after - trainer.step
+    trainer.lr_factor *= policy.roll_back_lr_factor
+    trainer.roll_backs = roll_backs + 1
+    record.event(
+        {
+            "kind": "roll_back",
+            "step": step,
+            "to": trainer.step,
+            "skipped": trainer.skipped,
+            "lr_factor": trainer.lr_factor,
+        }
+    )
+    record.begin()
+    log.warning("%s: rolled back from step %d to %d, and read on after it", trainer.run.name, step, trainer.step)
+
+
+def _said(event: dict[str, Any]) -> str:
+    numbers = [
+        f"{key.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{key.replace('_', ' ')} {value}"
+        for key, value in event.items()
+        if key not in ("kind", "step")
+    ]
+    return f"{event['kind'].replace('_', ' ')}: {', '.join(numbers)}"
+
+
+def _save(trainer: Trainer, checkpoints: Path, identity: str, milestone: bool, keep_all: bool) -> None:
+    state = trainer.state(identity)
+
+    def save() -> None:
+        checkpoint.save(checkpoints, trainer.step, state, milestone=milestone)
+        if not keep_all:
+            checkpoint.prune(checkpoints, trainer.step)
+
+    trainer.parallel.first(save)
 
 
 def _restore(trainer: Trainer, source: Checkpoint, identity: str | None) -> None:
@@ -208,11 +330,6 @@ def _restore(trainer: Trainer, source: Checkpoint, identity: str | None) -> None
     if identity is not None and state["identity"] != identity:
         raise UserError(f"{source.path}: this checkpoint belongs to another recipe or corpus; remove it")
     trainer.restore(state)
-
-
-def _write(row: dict[str, Any], record: Metrics, mirror: Mirror) -> None:
-    record.write(row)
-    mirror.write(row)
 
 
 def _keep_freed_memory() -> None:
@@ -230,8 +347,9 @@ def _start_row(trainer: Trainer) -> dict[str, Any]:
         "step": trainer.step,
         "tokens": trainer.step * trainer.run.tokens_per_step,
         "device": trainer.device.type,
-        "num_nodes": 1,
-        "gpus": 1,  # processes, each with one device or, on a CPU, one core
+        "strategy": trainer.strategy,
+        "num_nodes": int(os.environ.get("SLURM_NNODES", "1")),
+        "gpus": trainer.parallel.world,  # processes, each with one device or, on a CPU, one core
         "threads": torch.get_num_threads(),
         "torch_version": torch.__version__,
         "gemstones_version": __version__,

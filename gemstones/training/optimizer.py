@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 
 import torch
 
@@ -54,19 +53,3 @@ def build_optimizer(model: torch.nn.Module, run: Run) -> AdamW:
         {"params": [weight for name, weight in named if not decays(name)], "weight_decay": 0.0},
     ]
     return AdamW(groups, lr=run.lr, betas=(run.beta1, run.beta2), eps=run.epsilon, foreach=True)
-
-
-def get_state(optimizer: AdamW, model: torch.nn.Module) -> dict[str, dict[str, torch.Tensor]]:
-    """Steps and moments by the parameter's name; all other settings follow from the run."""
-    return {
-        name: dict(optimizer.state[weight]) for name, weight in model.named_parameters() if weight in optimizer.state
-    }
-
-
-def set_state(optimizer: AdamW, model: torch.nn.Module, state: dict[str, dict[str, torch.Tensor]]) -> None:
-    """Put back what `get_state` gave; steps stay on the CPU, moments go to their weight's device."""
-    for name, weight in model.named_parameters():
-        # Keys are interned as torch's own are, so that a resumed run's checkpoint has the same bytes.
-        optimizer.state[weight] = {
-            sys.intern(key): value if key == "step" else value.to(weight.device) for key, value in state[name].items()
-        }

@@ -29,7 +29,7 @@ DOWNLOADS = f"{RESULTS}/losses/downloads"
 RELEASED_HASHES = "gemstones/losses/released.sha256"
 
 # The section `training` for its command line, as a resource: unlike params, resources rerun nothing.
-TRAINING_OPTIONS = " ".join(f"--{key.replace('_', '-')} {quote(value)}" for key, value in config["training"].items())
+TRAINING_SETTINGS = study.training.model_dump_json(exclude_defaults=True)
 
 # Where a figure stands in the report: under the stage whose tables it shows.
 FIGURE_CATEGORIES = {

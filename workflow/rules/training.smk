@@ -35,14 +35,15 @@ rule train_main:
         run=r"\d+x\d+",
     conda:
         "../../envs/training.yaml"
+    threads: config["training"]["processes"]
     resources:
         nodes=job_nodes,
-        options=TRAINING_OPTIONS,
+        settings=TRAINING_SETTINGS,
     params:
         job=job_text,
     shell:
         "exec gemstones train {params.job:q} {input.after} --data {input.data} --until {wildcards.step}"
-        " --output {output} {resources.options} 2> {log}"
+        " --output {output} --settings {resources.settings:q} 2> {log}"
 
 
 use rule train_main as train_lr_ablation with:

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from gemstones.study import Data
+from gemstones.study import Data, Training
 from gemstones.suite.runs import Run
 from gemstones.training import data as shards_of
+from gemstones.training import job as jobs
 from gemstones.training.job import Job
+
+Train = Callable[..., Path]
 
 VOCABULARY = 300
 
@@ -70,6 +73,32 @@ def build(corpus: str) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def shards(build: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def train(shards: Path) -> Train:
+    def _train(
+        folder: Path,
+        until: int,
+        job: Job | None = None,
+        parents: tuple[Path, ...] = (),
+        data: Path = shards,
+        **settings: Any,
+    ) -> Path:
+        job = job or make_job()
+        output = folder / job.run.name / "steps" / f"{until}.json"
+        jobs.train(
+            job,
+            data=data,
+            folder=folder,
+            until=until,
+            output=output,
+            parents=parents,
+            settings=Training(wandb_mode="disabled", **settings),
+        )
+        return output
+
+    return _train
 
 
 def losses(manifest: Path, kind: str = "validation") -> dict[int, float]:

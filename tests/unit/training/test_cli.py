@@ -1,10 +1,12 @@
 """`gemstones train` as a process: killed, repeated, misused."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -12,7 +14,9 @@ from typer.testing import CliRunner
 from gemstones import __version__
 from gemstones.cli import app
 from gemstones.study import Training
+from gemstones.training import deadline
 from gemstones.training import job as jobs
+from gemstones.training.deadline import CONTINUE
 
 from .conftest import assert_same_state, losses, make_job, make_run
 
@@ -20,11 +24,11 @@ RUN = make_run(steps=150)
 HEAVY = "torch", "litgpt", "wandb", "pandas"
 
 
-def command(folder: Path, shards: Path, job: str | None = None, until: int = 150) -> list[str]:
+def command(folder: Path, shards: Path, job: str | None = None, until: int = 150, **settings: Any) -> list[str]:
     return [
         "train", job or make_job(RUN).model_dump_json(), "--data", str(shards),
         "--until", str(until), "--output", str(folder / "32x1" / "steps" / f"{until}.json"),
-        "--wandb-mode", "disabled",
+        "--settings", json.dumps({"wandb_mode": "disabled", **settings}),
     ]  # fmt: skip
 
 
@@ -66,6 +70,66 @@ def test_a_killed_run_ends_as_if_it_had_not_been(shards: Path, tmp_path: Path) -
     assert resumed.read_bytes() == manifest
 
 
+def rows(folder: Path) -> str:
+    return "".join(path.read_text() for path in folder.glob("32x1/metrics/*.jsonl"))
+
+
+def until_end(arguments: list[str]) -> list[int]:
+    """Exit statuses of a job that is started again as long as it asks for it."""
+    statuses = []
+    while not statuses or statuses[-1] == CONTINUE:
+        statuses.append(subprocess.run([sys.executable, "-m", "gemstones", *arguments], check=False).returncode)
+    return statuses
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("parallel", [{}, {"strategy": "ddp", "processes": 2}])
+def test_a_signal_saves_and_asks_to_go_on(
+    shards: Path, tmp_path: Path, number: signal.Signals, parallel: dict[str, Any]
+) -> None:
+    job = make_job(RUN.model_copy(update={"evaluate_every": 149})).model_dump_json()
+    straight, told = command(tmp_path / "straight", shards, job), command(tmp_path / "told", shards, job, **parallel)
+    process = subprocess.Popen([sys.executable, "-m", "gemstones", *told], stderr=subprocess.PIPE, text=True)
+    while '"step": 23,' not in rows(tmp_path / "told"):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.002)
+    process.send_signal(number)
+    errors = process.communicate()[1]
+    assert process.returncode == CONTINUE, errors
+    assert f"told to stop by {number.name}; saved at step" in errors
+    assert "Traceback" not in errors
+    assert rows(tmp_path / "told").count('"train"') < 150
+    assert until_end(told) == [0]
+    assert '"step": 0,' not in rows(tmp_path / "told").partition("\n")[2]  # it went on from there
+    if not parallel:
+        assert until_end(straight) == [0]
+        assert_same_state(*(tmp_path / name / "32x1" / "steps" / "150.json" for name in ("told", "straight")))
+
+
+def test_a_job_stops_by_itself_before_its_time_is_over(shards: Path, tmp_path: Path) -> None:
+    """Of 0.1 minutes, it leaves 0.095: some 0.3 seconds to train."""
+    statuses = until_end(command(tmp_path, shards, walltime_minutes=0.1, save_minutes_before=0.095))
+    assert statuses[-1] == 0
+    assert statuses[:-1] == [CONTINUE] * (len(statuses) - 1)
+    assert len(statuses) > 1
+    assert rows(tmp_path).count('"train"') == 150
+
+
+def test_time_left_is_slurms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert [deadline.minutes(text) for text in ("1:30", "2:00:00", "1-00:00:30", "UNLIMITED", "INVALID")] == [
+        1.5, 120, 1440.5, None, None,
+    ]  # fmt: skip
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 600))
+    assert deadline._minutes_left() == pytest.approx(10, abs=0.1)
+    monkeypatch.delenv("SLURM_JOB_END_TIME")
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho 1:00:30\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert deadline._minutes_left() == 60.5
+
+
 def test_two_processes_on_one_run_take_turns(shards: Path, tmp_path: Path) -> None:
     """A killed Snakemake leaves its jobs running, and started again it starts them again."""
     both = [subprocess.Popen(python(*command(tmp_path, shards)), stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -90,7 +154,8 @@ def test_divergence_is_one_line_and_exit_status_1(shards: Path, tmp_path: Path) 
     assert result.exit_code == 1
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert "32x1: loss" in errors[0]
+    assert "32x1: stopped at step" in errors[0]
+    assert "non finite: loss " in errors[0]
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.glob("*/steps/*"))
 

@@ -1,0 +1,5 @@
+"""`python -m gemstones`, as `gemstones`."""
+
+from gemstones.cli import app
+
+app()

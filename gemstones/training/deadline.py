@@ -1,0 +1,78 @@
+"""When a job has to stop by itself: told by a signal, or because its time is nearly over."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import time
+from types import FrameType
+
+from gemstones.study import Training
+
+log = logging.getLogger(__name__)
+
+# Exit status of a job that saved its state and wants to be started again (EX_TEMPFAIL of sysexits.h).
+CONTINUE = 75
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class OutOfTime(Exception):
+    """The state is saved, the step not reached: start the job again."""
+
+
+class Deadline:
+    """Notices SIGTERM, SIGUSR1 and the end of a Slurm job, or of `walltime_minutes`, some minutes before.
+
+    Attributes
+    ----------
+    reason : why it has passed.
+    """
+
+    def __init__(self, settings: Training) -> None:
+        self.reason = ""
+        self._begun = time.monotonic()
+        self._step = self._begun
+        self._longest = 0.0
+        left = _minutes_left() if settings.walltime_minutes is None else settings.walltime_minutes
+        self._end = None if left is None else self._begun + 60 * left - 60 * settings.save_minutes_before
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def passed(self) -> bool:
+        """Whether to save and stop now; called once a step, so that another step of the longest length still fits."""
+        now = time.monotonic()
+        self._longest, self._step = max(self._longest, now - self._step), now
+        if self._end is not None and now + self._longest > self._end and not self.reason:
+            self.reason = "the time is nearly over"
+        return bool(self.reason)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.reason = f"told to stop by {signal.Signals(number).name}"
+
+
+def _minutes_left() -> float | None:
+    """Time that Slurm leaves this job; None where there is no limit, or no Slurm."""
+    end, job = os.environ.get("SLURM_JOB_END_TIME"), os.environ.get("SLURM_JOB_ID")
+    if end and end.isdigit():
+        return (int(end) - time.time()) / 60
+    if not job:
+        return None
+    try:
+        command = ["squeue", "--noheader", "--jobs", job, "--format", "%L"]
+        text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("squeue does not say how much time is left (%s); stopping on signals only", error)
+        return None
+    return minutes(text)
+
+
+def minutes(text: str) -> float | None:
+    """Slurm's [days-][[hours:]minutes:]seconds in minutes; None for UNLIMITED and the like."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(?:(\d+):)?(\d+):)?(\d+)", text)
+    if not found:
+        return None
+    days, hours, whole, seconds = (int(part or 0) for part in found.groups())
+    return 1440 * days + 60 * hours + whole + seconds / 60

@@ -1,0 +1,219 @@
+"""One training step on many processes: the strategies `single`, `ddp`, `fsdp2`, `tp` and `axonn(r, c, d)`.
+
+Every strategy starts from the same full weights, takes the mean gradient over the same batch, and gives its full state back, so
+that the losses agree and a checkpoint of one goes on under any other.
+
+| strategy | weights | each process computes |
+|---|---|---|
+| single | on one device | the whole batch |
+| ddp | everywhere | its part of the batch |
+| fsdp2 | each process a part of every tensor, gathered a layer at a time | its part of the batch |
+| tp | linear layers split by columns, then rows (DTensor) | its part of the layers, of the whole batch |
+| axonn(r, c, d) | r·c tiles of each linear layer, each in d parts (AxoNN, Singh et al. 2024) | its part of the batch, r·c·d together |
+
+The processes come from torchrun (`RANK`, `WORLD_SIZE`, …) or from srun (`SLURM_PROCID`, …).
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from gemstones.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Module = Any
+Tensor = torch.Tensor
+T = TypeVar("T")
+
+NAMES = ("single", "ddp", "fsdp2", "tp")
+# A process that waits longer for the others gives up: one of them is gone.
+TIMEOUT = datetime.timedelta(minutes=10)
+
+
+def connect() -> tuple[int, int, torch.device]:
+    """Rank, number of processes and device; joins the process group if there are several processes."""
+    rank, world, local = (
+        int(os.environ.get(torchrun, os.environ.get(slurm, default)))
+        for torchrun, slurm, default in (
+            ("RANK", "SLURM_PROCID", "0"),
+            ("WORLD_SIZE", "SLURM_NTASKS", "1"),
+            ("LOCAL_RANK", "SLURM_LOCALID", "0"),
+        )
+    )
+    if torch.cuda.is_available():
+        # Where the launcher binds a device to each process, that is all it sees.
+        device = torch.device("cuda", local % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if world > 1 and not distributed.is_initialized():
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(local)}
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    return rank, world, device
+
+
+def of(strategy: str) -> Parallel:
+    """The strategy of a name, on the processes that there are.
+
+    Raises
+    ------
+    UserError
+        An unknown strategy, or one that does not fit the number of processes.
+    """
+    split = re.fullmatch(r"axonn\((\d+), ?(\d+), ?(\d+)\)", strategy)
+    if not split and strategy not in NAMES:
+        raise UserError(f"strategy '{strategy}': choose one of {', '.join(NAMES)}, axonn(r,c,d)")
+    rank, world, device = connect()
+    if strategy == "single" and world > 1:
+        raise UserError(f"strategy 'single' runs in one process, not in {world}; choose ddp, fsdp2, tp or axonn(r,c,d)")
+    if split:
+        from gemstones.training.axonn import Axonn
+
+        return Axonn(rank, world, device, *(int(number) for number in split.groups()))
+    if strategy in ("fsdp2", "tp"):
+        from gemstones.training import dtensor
+
+        return (dtensor.Fsdp2 if strategy == "fsdp2" else dtensor.Tp)(rank, world, device)
+    return (Ddp if strategy == "ddp" else Parallel)(rank, world, device)
+
+
+class Parallel:
+    """`single`: all on one device. The other strategies say what differs.
+
+    Attributes
+    ----------
+    rank, world : this process, and how many there are.
+    part, parts : which part of a batch this process takes, and into how many a batch is split.
+    module : has the parameters, by their names in litgpt; `model` is what is called.
+    """
+
+    module: Module
+    model: Module
+
+    def __init__(self, rank: int, world: int, device: torch.device) -> None:
+        self.rank, self.world, self.device = rank, world, device
+        self.part, self.parts = rank, world
+
+    def wrap(self, make: Callable[[], Module], initialize: Callable[[Module], None]) -> None:
+        """Have a model with full initial weights, the same whatever the strategy."""
+        module = make()
+        initialize(module)
+        self.module = self.model = module.to(self.device)
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's rows of a batch (batch, …), as many as every other process has.
+
+        Raises
+        ------
+        UserError
+            If the batch cannot be split evenly.
+        """
+        if len(batch) % self.parts:
+            raise UserError(
+                f"recipe.batch_size: {len(batch)} sequences cannot be split evenly over {self.parts} processes"
+            )
+        return batch.chunk(self.parts)[self.part]
+
+    def accumulate(self, last: bool) -> AbstractContextManager[Any]:
+        """Around the backward pass of each part of a step: only after the last one are gradients exchanged."""
+        return nullcontext()
+
+    def sync(self) -> None:
+        """Make gradients the mean over the whole batch, where the backward pass has not done so."""
+
+    def clip(self, largest: float) -> Tensor:
+        """Scale gradients down to a norm of at most `largest`; gives the norm before, the same everywhere."""
+        return torch.nn.utils.clip_grad_norm_(list(self.module.parameters()), largest, foreach=True)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum of a small tensor over the parts of a batch, the same everywhere."""
+        if self.parts > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process."""
+        if self.world == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=self.device)
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+        return bool(flags)
+
+    def first(self, value: Callable[[], T]) -> T:
+        """What the first process finds, in every process. An error there is an error everywhere."""
+        if self.world == 1:
+            return value()
+        found: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                found[0] = value()
+            except UserError as error:
+                found[1] = error
+        distributed.broadcast_object_list(found)
+        if found[1] is not None:
+            raise found[1]
+        result: T = found[0]
+        return result
+
+    def gather(self, name: str, local: Tensor) -> Tensor:
+        """The full tensor of a process's part of a parameter, or of one of its moments; all processes must call."""
+        return local
+
+    def scatter(self, name: str, full: Tensor) -> Tensor:
+        """This process's part of the full tensor of a parameter, or of one of its moments, on its device."""
+        return full.to(self.device)
+
+    def weights(self) -> dict[str, Tensor]:
+        """All weights in full; only the first process has them."""
+        return {name: self._full(name, weight.detach()) for name, weight in self.module.named_parameters()}
+
+    def load_weights(self, full: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, weight in self.module.named_parameters():
+                weight.copy_(self.scatter(name, full[name]))
+
+    def moments(self, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+        """The optimizer's steps and moments in full, by parameter; only the first process has them."""
+        return {
+            name: {
+                key: value if key == "step" else self._full(name, value)
+                for key, value in optimizer.state[weight].items()
+            }
+            for name, weight in self.module.named_parameters()
+            if weight in optimizer.state
+        }
+
+    def load_moments(self, optimizer: torch.optim.Optimizer, full: dict[str, dict[str, Tensor]]) -> None:
+        for name, weight in self.module.named_parameters():
+            # Keys are interned as torch's own are, so that a resumed run's checkpoint has the same bytes.
+            optimizer.state[weight] = {
+                sys.intern(key): value if key == "step" else self.scatter(name, value)
+                for key, value in full[name].items()
+            }
+
+    def _full(self, name: str, local: Tensor) -> Tensor:
+        if self.world == 1:
+            return local
+        full = self.gather(name, local)
+        # One tensor at a time: no device has to hold the whole model, nor any process but the first.
+        return full.cpu() if self.rank == 0 else torch.empty(0)
+
+
+class Ddp(Parallel):
+    def wrap(self, make: Callable[[], Module], initialize: Callable[[Module], None]) -> None:
+        super().wrap(make, initialize)
+        self.model = torch.nn.parallel.DistributedDataParallel(self.module)
+
+    def accumulate(self, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if last else self.model.no_sync()

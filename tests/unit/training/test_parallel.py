@@ -1,0 +1,94 @@
+"""Every strategy trains as one process does, in real processes over gloo, and goes on from every other's checkpoints."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gemstones.errors import UserError
+from gemstones.training import launch, parallel
+from tests.unit.training import strategies
+
+TWO = ("ddp", "axonn(1,1,2)", "fsdp2", "axonn(2,1,1)", "tp", "axonn(1,2,1)", "axonn(1,1,1)")
+FOUR = ("fsdp2", "axonn(1,1,4)", "ddp", "axonn(2,1,2)", "tp", "axonn(1,2,2)", "axonn(2,2,1)", "axonn(1,1,2)")
+
+
+@pytest.fixture(scope="module")
+def single(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what one process finds, and its state after six steps."""
+    folder = tmp_path_factory.mktemp("single")
+    strategies.run(shards, folder, ["single"])
+    folder.joinpath("0.pt").rename(folder / "single.pt")
+    strategies.run(shards, folder, ["single"])
+    return folder
+
+
+@pytest.fixture
+def together(shards: Path, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    def run(processes: int, *arguments: str) -> list[Any]:
+        tmp_path.joinpath("single.pt").write_bytes(single.joinpath("single.pt").read_bytes())
+        monkeypatch.setenv("PYTHONPATH", os.getcwd())
+        monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+        command = [sys.executable, "-m", "tests.unit.training.strategies", str(shards), str(tmp_path), *arguments]
+        assert launch.run(processes, command) == 0
+        return [
+            json.loads(tmp_path.joinpath(f"{i}.json").read_text()) for i in range(len(list(tmp_path.glob("*.json"))))
+        ]
+
+    return run
+
+
+def assert_same(found: list[Any], single: Path, names: tuple[str, ...]) -> None:
+    wanted = json.loads(single.joinpath("0.json").read_text())
+    assert (
+        min(norm for _, norm in wanted["first"]) < 1.75 < max(norm for _, norm in wanted["first"])
+    )  # some are clipped
+    assert [item["strategy"] for item in found] == list(names)
+    for item in found:
+        for part in ("first", "second"):
+            for ours, theirs in zip(item[part], wanted[part], strict=True):
+                assert ours == pytest.approx(theirs, rel=1e-5), (item["strategy"], part)
+        assert item["validation"] == pytest.approx(wanted["validation"], rel=1e-5), item["strategy"]
+
+
+def test_two_processes_train_as_one_does(together: Callable[..., list[Any]], single: Path, tmp_path: Path) -> None:
+    assert_same(together(2, *TWO), single, TWO)
+    # What a strategy saves is the full state, under the same names.
+    alone = torch.load(single / "single.pt", weights_only=True)
+    for number, name in enumerate(TWO):
+        state = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+        assert list(state["model"]) == list(alone["model"]), name
+        for weight, tensor in alone["model"].items():
+            torch.testing.assert_close(state["model"][weight], tensor, rtol=1e-4, atol=1e-5)
+            for moment in ("exp_avg", "exp_avg_sq", "step"):
+                ours, theirs = state["optimizer"][weight][moment], alone["optimizer"][weight][moment]
+                torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+def test_four_processes_train_as_one_does(together: Callable[..., list[Any]], single: Path) -> None:
+    assert_same(together(4, *FOUR), single, FOUR)
+
+
+def test_gradients_of_small_parts_add_up(together: Callable[..., list[Any]], single: Path) -> None:
+    names = ("ddp", "fsdp2", "axonn(1,1,2)", "tp")
+    assert_same(together(2, "--micro", *names), single, names)
+
+
+def test_a_strategy_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"strategy 'axon\(1,1,2\)': choose one of single, ddp"):
+        parallel.of("axon(1,1,2)")
+    with pytest.raises(UserError, match=r"1 processes are no multiple of 1·1·2"):
+        parallel.of("axonn(1,1,2)")
+    two = parallel.Parallel(0, 2, torch.device("cpu"))
+    with pytest.raises(UserError, match="5 sequences cannot be split evenly over 2 processes"):
+        two.share(torch.zeros(5, 3))
+
+
+def test_a_process_that_fails_ends_the_others(tmp_path: Path) -> None:
+    code = "import os, sys, time; time.sleep(600) if os.environ['RANK'] == '0' else sys.exit(75)"
+    assert launch.run(2, [sys.executable, "-c", code]) == 75
