@@ -112,6 +112,10 @@ class Recipe(Config):
     gradient_clipping: Positive = 1.0
     truncation: Positive = Field(default=3.0, description="initial weights are normal, truncated at this many sigmas")
     scale_embeddings: bool = Field(default=True, description="multiply embeddings by sqrt(width)")
+    norm_offset: bool = Field(
+        default=False, description="norms multiply by 1 + weight; weights start at one either way"
+    )
+    decay_final_norm: bool = Field(default=False, description="weight decay on the last norm, though on no other")
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     patched: tuple[ShapeName, ...] | None = Field(
         default=None, description="shapes with the instability patch; by default those with width/depth above the limit"

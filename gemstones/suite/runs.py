@@ -28,6 +28,8 @@ class Run(Config):
     vocabulary_size: int
     context_length: int
     scale_embeddings: bool
+    norm_offset: bool = False
+    decay_final_norm: bool = False
     truncation: float
     batch_size: int
     lr: float
@@ -91,7 +93,7 @@ def _make(study: Study, shape: str, phase: Phase, lr_base: float, steps: int, **
     shared: dict[str, Any] = recipe.model_dump(
         include={
             "batch_size", "warmup_tokens", "beta1", "beta2", "epsilon", "weight_decay", "gradient_clipping",
-            "truncation", "scale_embeddings", "precision",
+            "truncation", "scale_embeddings", "norm_offset", "decay_final_norm", "precision",
         }
     )  # fmt: skip
     return Run(

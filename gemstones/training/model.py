@@ -1,7 +1,4 @@
-"""The transformer of a run: litgpt's GPT with the study's settings, exactly as `suite.counting` counts it.
-
-One difference from the released models: their norms multiply by (1 + weight) with the weights starting at one.
-"""
+"""The transformer of a run: litgpt's GPT with the study's settings, exactly as `suite.counting` counts it."""
 
 from __future__ import annotations
 
@@ -28,6 +25,9 @@ def build_model(run: Run) -> GPT:
     """A model with litgpt's default weights, on torch's default device; logits are (batch, context, vocabulary)."""
     with _litgpt_model() as litgpt:
         model: GPT = litgpt.GPT(_config(run, litgpt))
+        for module in model.modules():
+            if isinstance(module, litgpt.RMSNorm):
+                module.add_unit_offset = run.norm_offset
         return model
 
 

@@ -33,12 +33,14 @@ def learning_rate(run: Run, step: int) -> float:
     return run.lr * min(1.0, step * run.tokens_per_step / run.warmup_tokens)
 
 
-def decays(name: str) -> bool:
-    """Whether a parameter has weight decay: norms and biases have none.
+def decays(name: str, run: Run) -> bool:
+    """Whether a parameter has weight decay: norms and biases have none, but for the last norm where the recipe says so.
 
     By name, not by dimension: sharded weights are flat.
     """
     *modules, kind = name.split(".")
+    if run.decay_final_norm and "ln_f" in modules:
+        return True
     return kind != "bias" and not NORMS & set(modules)
 
 
@@ -49,7 +51,7 @@ def build_optimizer(model: torch.nn.Module, run: Run) -> AdamW:
     """
     named = list(model.named_parameters())
     groups = [
-        {"params": [weight for name, weight in named if decays(name)], "weight_decay": run.weight_decay},
-        {"params": [weight for name, weight in named if not decays(name)], "weight_decay": 0.0},
+        {"params": [weight for name, weight in named if decays(name, run)], "weight_decay": run.weight_decay},
+        {"params": [weight for name, weight in named if not decays(name, run)], "weight_decay": 0.0},
     ]
     return AdamW(groups, lr=run.lr, betas=(run.beta1, run.beta2), eps=run.epsilon, foreach=True)

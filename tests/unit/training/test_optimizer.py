@@ -31,7 +31,10 @@ def test_all_weights_but_norms_and_biases_decay() -> None:
     assert not decayed & plain
     norms = [f"transformer.h.{layer}.norm_{number}.weight" for layer in (0, 1) for number in (1, 2)]
     assert plain == {*norms, "transformer.ln_f.weight"}
-    assert not decays("transformer.h.0.attn.qkv.bias")
+    assert not decays("transformer.h.0.attn.qkv.bias", make_run())
+    # The released models' last norm was decayed.
+    released = build_optimizer(model, make_run(decay_final_norm=True))
+    assert {names[id(weight)] for weight in released.param_groups[1]["params"]} == set(norms)
 
 
 def test_updates_are_those_of_torch_adamw() -> None:
