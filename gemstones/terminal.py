@@ -153,7 +153,11 @@ def _print_fit(console: Console, found: HuberFit | HullFit, uncertainty: Uncerta
     if held_out is not None:
         console.print(f"losses of a run that is left out: off by {100 * held_out:.2g} % on average")
     if intervals:
-        console.print(f"intervals: {intervals['resamples']} resamples by {intervals['unit']}")
+        console.print(
+            "no intervals"
+            if not intervals["resamples"]
+            else f"intervals: {intervals['resamples']} resamples by {intervals['unit']}"
+        )
     else:
         console.print("no intervals: add --bootstrap 2000")
 

@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,8 @@ def resample(
     laws.insert(0, "unit", "run" if by_run else "row")
     if unfinished is not None and unfinished.is_dir():
         shutil.rmtree(unfinished)
+        with suppress(OSError):  # others may be at work beside it
+            unfinished.parent.rmdir()
     return laws
 
 

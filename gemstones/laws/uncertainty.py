@@ -112,6 +112,11 @@ class Uncertainty:
                 f"{len(self.resamples)} resamples are too few for the ends of {100 * self.level:g} % intervals, which may lie "
                 "further out"
             )
+        low, high = self.interval(self.quantities())
+        for name in self.quantities().columns[low == high]:
+            found.append(
+                f"{name} has an interval without a width: it is at its bound, and so are those of the resamples"
+            )
         without = int(self.quantities().isna().any(axis=1).sum())
         if without > self.tail * len(self.resamples):
             what = (

@@ -42,7 +42,7 @@ def read_own(
     if unknown:
         raise UserError(f"unknown role '{unknown[0]}'; choose from {', '.join(ROLES)}")
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
     try:
         with warnings.catch_warnings():
             # Rows longer than the header would lose their last fields with a warning.
