@@ -22,10 +22,11 @@ from pathlib import Path
 import torch
 
 from gemstones.study import Data
+from gemstones.suite.runs import Run
 from gemstones.training import data as shards_of
 from tests.unit.training.conftest import VOCABULARY, losses, make_job, make_run
 
-RUN = make_run(steps=600, evaluate_every=7)
+NAME = make_run().name
 
 
 def corpus(folder: Path) -> Path:
@@ -41,11 +42,11 @@ def corpus(folder: Path) -> Path:
     return manifest
 
 
-def start(folder: Path, shards: Path, strategy: str, processes: int) -> tuple[subprocess.Popen[str], Path]:
-    output = folder / RUN.name / "steps" / f"{RUN.steps}.json"
+def start(folder: Path, shards: Path, run: Run, strategy: str, processes: int) -> tuple[subprocess.Popen[str], Path]:
+    output = folder / NAME / "steps" / f"{run.steps}.json"
     command = [
-        sys.executable, "-m", "gemstones", "train", make_job(RUN).model_dump_json(), "--data", str(shards),
-        "--until", str(RUN.steps), "--output", str(output), "--settings", json.dumps({"wandb_mode": "disabled", "strategy": strategy, "processes": processes}),
+        sys.executable, "-m", "gemstones", "train", make_job(run).model_dump_json(), "--data", str(shards),
+        "--until", str(run.steps), "--output", str(output), "--settings", json.dumps({"wandb_mode": "disabled", "strategy": strategy, "processes": processes}),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment), output
@@ -65,7 +66,7 @@ def family(parent: int) -> list[int]:
 
 def step(folder: Path) -> int:
     """The last step that the metrics have."""
-    text = "".join(path.read_text() for path in folder.glob(f"{RUN.name}/metrics/*.jsonl"))
+    text = "".join(path.read_text() for path in folder.glob(f"{NAME}/metrics/*.jsonl"))
     rows = [json.loads(line) for line in text.splitlines()[-3:] if line.endswith("}")]
     return max((row["step"] for row in rows), default=0)
 
@@ -75,18 +76,20 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--strategy", default="single")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=600, help="of the run")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    run = make_run(steps=options.steps, evaluate_every=7)
     generator = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shards = corpus(folder / "corpus")
-        process, straight = start(folder / "straight", shards, options.strategy, options.processes)
+        process, straight = start(folder / "straight", shards, run, options.strategy, options.processes)
         if process.wait():
             raise SystemExit(process.communicate()[1])
         torn = folder / "killed"
-        for kill, moment in enumerate(sorted(generator.sample(range(1, RUN.steps - 20), options.kills))):
-            process, killed = start(torn, shards, options.strategy, options.processes)
+        for kill, moment in enumerate(sorted(generator.sample(range(1, run.steps - 20), options.kills))):
+            process, killed = start(torn, shards, run, options.strategy, options.processes)
             if kill % 5 == 4:
                 time.sleep(generator.uniform(0, 4))
             else:
@@ -100,7 +103,7 @@ def main() -> None:
             status = process.wait()
             role = "the process" if options.processes == 1 else "the launcher" if victim == process.pid else "a worker"
             print(f"kill {kill + 1} of {options.kills}: {role} at step {step(torn)}, exit status {status}", flush=True)
-        process, killed = start(torn, shards, options.strategy, options.processes)
+        process, killed = start(torn, shards, run, options.strategy, options.processes)
         _, errors = process.communicate()
         if process.returncode:
             raise SystemExit(errors)

@@ -79,6 +79,21 @@ def validation(project: Path, run: str) -> dict[int, float]:
     return dict(rows[rows["kind"] == "validation"].set_index("step")["loss"])
 
 
+@pytest.mark.parametrize(
+    "options", [["--steps", "400"], ["--steps", "120", "--strategy", "axonn(1,1,2)", "--processes", "2"]]
+)
+def test_ten_kills_change_nothing(options):
+    """SIGKILL to a single process, or to one of two that train together: `python -m tests.kill --kills 50` is the long version."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kill", "--kills", "10", *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("kill ") == 10
+    assert (
+        "weights identical, checkpoint identical, validation losses identical, training losses identical" in done.stdout
+    )
+
+
 @pytest.mark.slow
 def test_the_whole_mini_study_ends_as_if_it_had_not_been_killed(tmp_path):
     undisturbed, killed = copy_project(tmp_path / "undisturbed"), copy_project(tmp_path / "killed")

@@ -1,10 +1,12 @@
 """The whole study of tests, run for real."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import pytest
 
 import gemstones
 from tests.conftest import snakemake
@@ -72,3 +74,28 @@ def test_the_report_holds_figures_and_tables(project):
     assert "without_anomalies.html" in report
     assert "approach_3_all.html" in report  # a fit card
     assert "3 Laws" in report
+
+
+def test_two_processes_under_axonn_give_the_same_losses(project, finished):
+    """As the same rule of the same graph, told so by the config."""
+    shutil.rmtree(project / "results/tiny/training/48x2")
+    target = "results/tiny/training/48x2/steps/40.json"
+    before = json.loads((finished / target).read_text())
+    settings = "{strategy: 'axonn(1,1,2)', processes: 2, wandb_mode: disabled}"
+    snakemake(project, target, "--configfile", "config/tiny.yaml", "--config", f"training={settings}")
+    after = json.loads((project / target).read_text())
+    assert after["key"] == before["key"]
+    for kind in ("train", "validation"):
+        one, two = (
+            losses_of(folder / manifest["metrics"], kind) for folder, manifest in ((finished, before), (project, after))
+        )
+        assert list(one) == list(two)
+        assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-5)
+    start = (project / after["metrics"]).read_text().splitlines()[0]
+    assert '"strategy": "axonn(1,1,2)"' in start
+    assert '"gpus": 2' in start
+
+
+def losses_of(metrics, kind):
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in rows if row["kind"] == kind}

@@ -74,7 +74,11 @@ def test_flops_are_those_of_torchs_counter_where_both_count(width: int, depth: i
         counter = FlopCounterMode(display=False)
         with counter:
             model(tokens).sum().backward()
-    counted = sum(flops for operation, flops in counter.get_flop_counts()["Global"].items() if str(operation) in ("aten.mm", "aten.addmm"))
+    counted = sum(
+        flops
+        for operation, flops in counter.get_flop_counts()["Global"].items()
+        if str(operation) in ("aten.mm", "aten.addmm")
+    )
     short, long = (counting.flops_per_token(width, depth, Architecture(context_length=s)) for s in (2048, 4096))
     assert 2 * short - long == pytest.approx(counted / 256, rel=0.02)
 
