@@ -82,7 +82,7 @@ def test_two_processes_under_axonn_give_the_same_losses(project, finished):
     target = "results/tiny/training/48x2/steps/40.json"
     before = json.loads((finished / target).read_text())
     settings = "{strategy: 'axonn(1,1,2)', processes: 2, wandb_mode: disabled}"
-    snakemake(project, target, "--configfile", "config/tiny.yaml", "--config", f"training={settings}")
+    snakemake(project, "-c2", target, "--configfile", "config/tiny.yaml", "--config", f"training={settings}")
     after = json.loads((project / target).read_text())
     assert after["key"] == before["key"]
     for kind in ("train", "validation"):
