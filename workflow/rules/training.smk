@@ -6,7 +6,10 @@ Checkpoints and metrics live beside the manifests, undeclared, since Snakemake d
 
 
 rule data:
-    """The corpus as memory-mapped token shards, with its tokenizer and a manifest of hashes."""
+    """The corpus as memory-mapped token shards, with its tokenizer and a manifest of hashes.
+
+    Finished files are kept beside the shards, undeclared, so that a job that is stopped goes on where it was.
+    """
     output:
         manifest="<results>/training/data/manifest.json",
         tokenizer="<results>/training/data/tokenizer.json",
@@ -15,6 +18,7 @@ rule data:
         "<results>/logs/training/data.log",
     conda:
         "../../envs/training.yaml"
+    threads: 8
     params:
         data=config["data"],
         vocabulary_size=config["suite"]["vocabulary_size"],

@@ -17,8 +17,8 @@ import torch
 
 from gemstones.study import Data, Training
 from gemstones.suite.runs import Run
-from gemstones.training import data as shards_of
 from gemstones.training import job as jobs
+from gemstones.training import shards as shards_of
 from gemstones.training.job import Job
 
 Train = Callable[..., Path]

@@ -84,9 +84,6 @@ def test_a_strategy_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -
         parallel.of("axon(1,1,2)")
     with pytest.raises(UserError, match=r"1 processes are no multiple of 1·1·2"):
         parallel.of("axonn(1,1,2)")
-    two = parallel.Parallel(0, 2, torch.device("cpu"))
-    with pytest.raises(UserError, match="5 sequences cannot be split evenly over 2 processes"):
-        two.share(torch.zeros(5, 3))
 
 
 def test_a_process_that_fails_ends_the_others(tmp_path: Path) -> None:

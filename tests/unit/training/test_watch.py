@@ -29,9 +29,9 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[int]]:
         read: list[int] = []
         honest = data.Batches.batch
 
-        def batch(self: data.Batches, step: int) -> np.ndarray:
+        def batch(self: data.Batches, step: int, part: int, parts: int) -> np.ndarray:
             read.append(step)
-            found = honest(self, step)
+            found = honest(self, step, part, parts)
             if step == BAD and how == "spike":
                 found = np.random.default_rng(0).integers(0, 300, found.shape)
             return found
