@@ -56,10 +56,10 @@ def test_a_spike_is_recorded_and_the_run_goes_on(
     train: Train, spoil: Callable[[str], list[int]], tmp_path: Path
 ) -> None:
     spoil("spike")
-    train(tmp_path, 60, make_job(RUN), watch=Watch(window=20))
+    train(tmp_path, 60, make_job(RUN), watch=Watch(window=20, sigmas=10))
     assert {(event["kind"], event["step"]) for event in events(tmp_path)} == {("spike", BAD + 1)}
     (loss,) = [event for event in events(tmp_path) if event["of"] == "loss"]
-    assert loss["sigmas"] > 6
+    assert loss["sigmas"] > 10
     assert loss["value"] > loss["median"]
 
 
