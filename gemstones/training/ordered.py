@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gemstones import files
 
-WRITE_TOKENS = 2**22  # at a time
+WRITE_TOKENS = 2**18  # at a time
 
 
 @dataclass(frozen=True)

@@ -199,14 +199,15 @@ def test_text_files_are_taken_together_and_their_grouping_changes_no_order(
     assert [file for piece in apart for file in piece.files] == list(together[0].files)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, shards: Path) -> None:
     peaks = []
-    for name, documents in (("small", 1_000), ("large", 10_000)):  # of 700 bytes: 0.7 and 7 MB in one file
+    for name, documents in (("small", 2_000), ("large", 15_000)):  # of 700 bytes: 1.4 and 10 MB in one file
         (tmp_path / name).mkdir()
         write_file(tmp_path / name / "a.json.gz", documents, 0)
         process = start(settings(tmp_path / name, shards), tmp_path / f"{name}-data", 1)
         peaks.append(int(process.communicate()[0]) / 1024)
-    assert peaks[1] - peaks[0] < 4, f"{peaks} MiB"
+    assert peaks[1] - peaks[0] < 8, f"{peaks} MiB"
 
 
 def test_a_killed_worker_is_said_in_one_line(crawl: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
