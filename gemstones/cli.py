@@ -37,6 +37,9 @@ app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 
+imports = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(imports, name="import", help="Make a losses table of what is recorded elsewhere.")
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -183,3 +186,46 @@ def fit(
         jobs=jobs,
         as_json=as_json,
     )
+
+
+@imports.command("wandb")
+def import_wandb(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH", help="Offline runs: .wandb files, or folders above them.")
+    ] = None,
+    *,
+    output: Annotated[Path, typer.Option(help="The losses table to write, .parquet.")],
+    project: Annotated[str | None, typer.Option(help="Project on the wandb server, to read through its API.")] = None,
+    entity: Annotated[str | None, typer.Option(help="Whose project; by default your own.")] = None,
+    suite: Annotated[str, typer.Option(help="The table's name for whose runs they are.")] = "wandb",
+    tag: Annotated[list[str] | None, typer.Option(help="Only runs with one of these: pretrain, cooldown.")] = None,
+    name: Annotated[str, typer.Option(metavar="PATTERN", help="Only runs of such names, as in 64x*.")] = "*",
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=REASON", help="A run, or a segment, to leave out. Repeat for others."),
+    ] = None,
+) -> None:
+    """Read the validation losses of runs back from wandb, each stitched over its segments, of which the later one wins.
+
+    What is missing there, such as the last rows of a killed process, is said. The table's metadata names the segments that were
+    read, and what was excluded and why.
+
+    \b
+    Example:
+      gemstones import wandb results/mini/training --output losses.parquet --exclude "64x1=its corpus was wrong"
+    """
+    from gemstones.losses import table, wandb
+
+    if not (paths or project):
+        raise UserError("nothing to import: name a PATH, or a --project")
+    reasons = {left: reason.strip() for left, _, reason in (pair.partition("=") for pair in exclude or ())}
+    if wrong := [left for left, reason in reasons.items() if not (left and reason)]:
+        raise UserError(f"--exclude {wrong[0]}: wanted: NAME=REASON")
+    segments = [*wandb.offline(paths or ()), *(wandb.online(project, entity) if project else ())]
+    imported = wandb.import_losses(segments, suite, tags=tag or (), name=name, exclude=reasons)
+    chosen = {"tags": tag or [], "name": name, "exclusions": reasons}
+    table.write(imported.losses, output, {"segments": imported.segments, **chosen, "notes": imported.notes})
+    for note in imported.notes:
+        typer.echo(note)
+    count = sum(map(len, imported.segments.values()))
+    typer.echo(f"{output}: {len(imported.losses)} losses of {len(imported.segments)} runs, from {count} segments")

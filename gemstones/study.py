@@ -233,8 +233,8 @@ class Exclusion(Config):
 
 class Losses(Config):
     sources: tuple[Literal["trained", "released"], ...] = ("trained",)
-    continuity_tolerance: Positive = Field(
-        default=0.05, description="how far, in nats, a loss repeated after a resume may lie from the first one"
+    continuity_sigmas: Positive = Field(
+        default=5.0, description="standard errors by which a run's training loss may jump where it was resumed"
     )
     exclusions: dict[RowName, Exclusion] = {}
 

@@ -1,28 +1,28 @@
-"""Losses of our own runs: each run's metrics, stitched over its segments, as rows of the losses table."""
+"""Losses of our own runs: each run's metrics, stitched over its segments, as rows of the losses table and of every step."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from gemstones.errors import UserError
 from gemstones.losses import table
+from gemstones.losses.stitch import discontinuity, read_metrics, segmented, stitch
 from gemstones.study import Study
 from gemstones.suite import counting
-from gemstones.suite.runs import Run, all_runs, cooldown_runs
-from gemstones.suite.shapes import architecture
+from gemstones.suite.counting import Architecture
+from gemstones.suite.runs import Run, all_runs
 
-# Training losses on each side of a joint that are compared, and how many standard errors they may lie apart.
-JOINT_WINDOW = 20
-JOINT_SIGMAS = 6.0
+STEP_COLUMNS = [
+    "run", "phase", "segment", "step", "tokens", "loss", "lr", "gradient_norm", "seconds", "tokens_per_second", "memory_bytes",
+]  # fmt: skip
 
 
-def trained_losses(study: Study, training: str | Path) -> pd.DataFrame:
-    """Validation losses of every run of the study, in the losses table's schema.
+def read_curves(study: Study, training: str | Path) -> dict[str, pd.DataFrame]:
+    """Every run's stitched metrics (see :func:`gemstones.losses.stitch.stitch`) up to its last step, by the run's name.
 
     Parameters
     ----------
@@ -31,109 +31,67 @@ def trained_losses(study: Study, training: str | Path) -> pd.DataFrame:
     Raises
     ------
     UserError
-        If a run has not reached its last step, an evaluation is missing, or a joint between segments is not continuous.
+        If a run has not reached its last step, or is not continuous where it was resumed.
     """
-    parts = []
-    anchors: dict[str, set[int]] = {}
-    for run in cooldown_runs(study):
-        anchors.setdefault(str(run.parent), set()).add(int(run.anchor or 0))
+    curves = {}
     for run in all_runs(study):
         path = Path(training) / run.name / "steps" / f"{run.steps}.json"
         if not path.is_file():
             raise UserError(f"{path}: not found; the run {run.name} has not reached its last step")
-        manifest = json.loads(path.read_text())
-        metrics = Path(manifest["metrics"])
-        curve = stitch(metrics, study.losses.continuity_tolerance, run.steps)
+        metrics = Path(json.loads(path.read_text())["metrics"])
+        segments = segmented(read_metrics(metrics), run.steps)
+        if fault := discontinuity(segments, study.losses.continuity_sigmas):
+            raise UserError(f"run {run.name}: {fault}: {metrics}")
+        curves[run.name] = stitch(segments)
+    return curves
+
+
+def trained_losses(study: Study, curves: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Validation losses of every run of the study, in the losses table's schema.
+
+    Raises
+    ------
+    UserError
+        If an evaluation is missing.
+    """
+    parts = []
+    runs = all_runs(study)
+    for run in runs:
         # Evaluations at steps that are no longer asked for, such as a former anchor, are left out.
-        parts.append(_rows(study, run, curve, anchors.get(run.name, set()), _machine(metrics)))
-    return table.check(pd.concat(parts, ignore_index=True), f"the losses under {training}")
+        evaluated = set(curves[run.name].query("kind == 'validation'")["step"])
+        if missing := due(run) - evaluated:
+            raise UserError(f"run {run.name}: no validation loss at step {min(missing)}")
+        parts.append(run_rows(study.study, run, curves[run.name], due(run) | anchors(run, runs)))
+    return table.check(pd.concat(parts, ignore_index=True), "the losses of the study's runs")
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics file; a torn last line, left by a kill, is dropped.
-
-    Raises
-    ------
-    UserError
-        If any other line is not a JSON object, naming the line.
-    """
-    lines = path.read_text(errors="replace").split("\n")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise UserError(f"{path}: line {number} is not JSON: {line[:60]}") from None
-    return rows
+def trained_steps(study: Study, curves: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Every training step of every run, with the columns STEP_COLUMNS: one row a step, by run and step."""
+    parts = [
+        curves[run.name].query("kind == 'train'").assign(run=run.name, phase=run.phase).reindex(columns=STEP_COLUMNS)
+        for run in all_runs(study)
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
-def stitch(path: Path, tolerance: float, last_step: int) -> pd.DataFrame:
-    """One continuous curve from a metrics file whose segments may overlap: the later segment wins.
-
-    Parameters
-    ----------
-    tolerance : nats by which a loss may differ from the one that it repeats.
-    last_step : rows after it are left out.
-
-    Returns
-    -------
-    DataFrame with kind (`train` or `validation`), step, loss, seconds and validation_set, by kind and step.
-
-    Raises
-    ------
-    UserError
-        Naming file and step, if a repeated loss differs by more than the tolerance, or the training loss jumps at a joint
-        by more than six standard errors and more than the tolerance.
-    """
-    rows = read_metrics(path)
-    joints = [row["step"] for row in rows if row["kind"] == "start"]
-    frame = pd.DataFrame([row for row in rows if row["kind"] in ("train", "validation") and row["step"] <= last_step])
-    for column in ("seconds", "validation_set"):
-        if column not in frame:
-            frame[column] = None
-    key = ["kind", "validation_set", "step"]
-    spread = frame.groupby(key, dropna=False)["loss"].agg(lambda losses: losses.max() - losses.min())
-    if len(spread) and spread.max() > tolerance:
-        kind, _, step = spread.idxmax()
-        raise UserError(
-            f"{path}: the {kind} loss at step {step} was repeated after a resume and differs by {spread.max():.3g} nats "
-            f"(losses.continuity_tolerance is {tolerance:g})"
-        )
-    frame = frame.drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
-    train = frame[frame["kind"] == "train"].set_index("step")["loss"]
-    for joint in joints:
-        before, after = train[train.index <= joint].tail(JOINT_WINDOW), train[train.index > joint].head(JOINT_WINDOW)
-        if min(len(before), len(after)) < JOINT_WINDOW:
-            continue
-        jump = after.mean() - before.mean()
-        noise = JOINT_SIGMAS * np.sqrt((before.var() + after.var()) / JOINT_WINDOW)
-        if jump > max(noise, tolerance):
-            raise UserError(
-                f"{path}: the training loss jumps by {jump:.3g} nats where the run was resumed at step {joint}"
-            )
-    return frame
+def due(run: Run) -> set[int]:
+    """Steps at which a run is evaluated whatever branches from it."""
+    if run.anchor is not None:
+        return {run.anchor, run.steps}
+    return {*range(run.evaluate_every, run.steps, run.evaluate_every), run.steps}
 
 
-def _machine(path: Path) -> tuple[int, int]:
-    """Nodes and devices that a run was trained on, as its last process recorded them."""
-    starts = [row for row in read_metrics(path) if row["kind"] == "start"]
-    return starts[-1]["num_nodes"], starts[-1]["gpus"]
+def anchors(run: Run, runs: list[Run]) -> set[int]:
+    """Steps at which cooldowns branch from a run."""
+    return {other.anchor for other in runs if other.parent == run.name and other.anchor is not None}
 
 
-def _rows(study: Study, run: Run, curve: pd.DataFrame, anchors: set[int], machine: tuple[int, int]) -> pd.DataFrame:
-    losses = curve[curve["kind"] == "validation"]
+def run_rows(suite: str, run: Run, curve: pd.DataFrame, steps: set[int]) -> pd.DataFrame:
+    """The losses table's rows of a run: its evaluations at `steps`, with nodes and devices of its last segment."""
+    losses = curve[(curve["kind"] == "validation") & curve["step"].isin(steps)]
     start = run.anchor or 0
-    grid = range(run.evaluate_every, run.steps, run.evaluate_every)
-    due = {start, run.steps} if run.phase == "cooldown" else {*grid, run.steps}
-    missing = due - set(losses["step"])
-    if missing:
-        raise UserError(f"run {run.name}: no validation loss at step {min(missing)}")
-    losses = losses[losses["step"].isin(due | anchors)]
-    arch = architecture(study.suite)
-    nodes, gpus = machine
+    arch = Architecture(run.head_size, run.vocabulary_size, run.context_length)
+    machine = curve.loc[curve["segment"].idxmax()]
     # The median ignores the slow first steps of a process.
     seconds = float(curve.loc[(curve["kind"] == "train") & (curve["step"] > start), "seconds"].median())
     flops_per_token = counting.flops_per_token(run.width, run.depth, arch)
@@ -141,7 +99,7 @@ def _rows(study: Study, run: Run, curve: pd.DataFrame, anchors: set[int], machin
     tokens = step * float(run.tokens_per_step)
     return pd.DataFrame(
         {
-            "suite": study.study,
+            "suite": suite,
             "run": run.name,
             "phase": run.phase,
             "parent": run.parent,
@@ -157,10 +115,10 @@ def _rows(study: Study, run: Run, curve: pd.DataFrame, anchors: set[int], machin
             "tokens": tokens,
             "flops": flops_per_token * tokens,
             "lr": run.lr,
-            "num_nodes": nodes,
-            "gpus": gpus,
+            "num_nodes": machine["num_nodes"],
+            "gpus": machine["gpus"],
             "seconds_per_step": seconds,
-            "gpu_hours": seconds * step * gpus / 3600,
+            "gpu_hours": seconds * step * machine["gpus"] / 3600,
             "validation_set": losses["validation_set"].to_numpy(),
             "loss": losses["loss"].to_numpy(),
         }

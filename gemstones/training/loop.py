@@ -210,10 +210,10 @@ class Record:
         """The first row after a start or a resume."""
         self.begun = True
         if self._metrics:
-            self._metrics.write(_start_row(self._trainer))
+            start = _start_row(self._trainer)
+            self._metrics.write(start)
             if self._mirror is None:
-                folder, step = self._path.parent.parent, self._trainer.step
-                self._mirror = Mirror(self._trainer.run, folder, self._settings, step)
+                self._mirror = Mirror(self._trainer.run, self._path, self._settings, start)
 
     def write(self, row: dict[str, Any]) -> None:
         if self._metrics and self._mirror:
@@ -347,6 +347,7 @@ def _start_row(trainer: Trainer) -> dict[str, Any]:
         "tokens": trainer.step * trainer.run.tokens_per_step,
         "device": trainer.device.type,
         "strategy": trainer.strategy,
+        "roll_backs": trainer.roll_backs,
         "num_nodes": int(os.environ.get("SLURM_NNODES", "1")),
         "gpus": trainer.parallel.world,  # processes, each with one device or, on a CPU, one core
         "threads": torch.get_num_threads(),

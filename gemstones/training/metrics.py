@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,18 @@ from gemstones.suite.counting import Architecture
 from gemstones.suite.runs import Run
 
 log = logging.getLogger(__name__)
+
+# What wandb calls the keys of rows: the names of the authors' runs, and memory_bytes and validation_set.
+STEP_NAMES = {"step": "optimizer_step", "tokens": "total_tokens"}
+TRAIN_NAMES = STEP_NAMES | {
+    "loss": "global_loss",
+    "lr": "lr",
+    "gradient_norm": "grad_norm",
+    "seconds": "seconds/step",
+    "tokens_per_second": "tokens_per_second",
+    "memory_bytes": "memory_bytes",
+}
+VALIDATION_NAMES = STEP_NAMES | {"loss": "val_loss", "validation_set": "validation_set"}
 
 
 class Metrics:
@@ -69,25 +82,30 @@ def validation_loss(path: Path, step: int) -> float:
 
 
 class Mirror:
-    """Sends rows to wandb under the names that the authors' runs use; its failures are warned of and end it, not the run."""
+    """Sends rows to wandb under the names that the authors' runs use; its failures are warned of and end it, not the run.
 
-    def __init__(self, run: Run, folder: Path, settings: Training, step: int) -> None:
+    Each segment is a wandb run of its own, in the group of the run's name. Its config has all numbers of the run (see
+    :class:`Run`), `key`, by which the run's recipe and corpus are told from others, and the segment's `start` row.
+    `gemstones.losses.wandb` reads them back.
+    """
+
+    def __init__(self, run: Run, metrics: Path, settings: Training, start: Mapping[str, Any]) -> None:
         self._run: Any = None
-        self._tokens_per_step = run.tokens_per_step
         if settings.wandb_mode == "disabled":
             return
         try:
             import wandb
 
+            folder = metrics.parent.parent
             folder.mkdir(parents=True, exist_ok=True)
             self._run = wandb.init(
                 project=settings.wandb_project,
                 group=run.name,
-                name=f"{run.name}-from-{step}",
+                name=f"{run.name}-from-{start['step']}",
                 dir=folder,
                 mode=settings.wandb_mode,
                 tags=["cooldown" if run.phase == "cooldown" else "pretrain"],
-                config={**run.model_dump(mode="json"), **_scaling(run)},
+                config={**run.model_dump(mode="json"), **_scaling(run), "key": metrics.stem, "start": dict(start)},
                 settings=wandb.Settings(
                     silent=True,
                     console="off",
@@ -104,19 +122,9 @@ class Mirror:
     def write(self, row: dict[str, Any]) -> None:
         if self._run is None:
             return
-        common = {"optimizer_step": row["step"], "total_tokens": row["tokens"]}
-        if row["kind"] == "train":
-            values = {
-                "global_loss": row["loss"],
-                "lr": row["lr"],
-                "grad_norm": row["gradient_norm"],
-                "seconds/step": row["seconds"],
-                "tokens_per_second": self._tokens_per_step / row["seconds"],
-            }
-        else:
-            values = {"val_loss": row["loss"]}
+        names = TRAIN_NAMES if row["kind"] == "train" else VALIDATION_NAMES
         try:
-            self._run.log({**common, **values})
+            self._run.log({name: row[key] for key, name in names.items()})
         except Exception as error:
             self._stop(error)
 

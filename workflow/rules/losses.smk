@@ -1,27 +1,28 @@
 """Losses: one table, whoever trained the models.
 
-training/<run>/ → losses/trained.parquet; the authors' files → losses/released.parquet;
+training/<run>/ → losses/trained.parquet, losses/steps.parquet; the authors' files → losses/released.parquet;
 both → losses/losses.parquet, losses/excluded.csv → losses/anomalies.{csv,html}
 """
 
 
 rule trained_losses:
-    """Every run's validation losses, stitched over its jobs."""
+    """Every run's validation losses, and what was measured at each of its steps, stitched over its jobs."""
     input:
         last_manifests,
         code=modules(
-            *(f"losses/{name}" for name in ("trained", "table", "columns")),
+            *(f"losses/{name}" for name in ("trained", "stitch", "table", "columns")),
             *(f"suite/{name}" for name in ("counting", "recipe", "runs", "shapes")),
         ),
     output:
-        "<results>/losses/trained.parquet",
+        losses="<results>/losses/trained.parquet",
+        steps="<results>/losses/steps.parquet",
     log:
         "<results>/logs/losses/trained.log",
     conda:
         "../../envs/analysis.yaml"
     params:
         config=sections("suite", "runs"),
-        tolerance=config["losses"]["continuity_tolerance"],
+        sigmas=config["losses"]["continuity_sigmas"],
         training=f"{RESULTS}/training",
     script:
         "../../scripts/trained_losses.py"

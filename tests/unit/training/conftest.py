@@ -94,7 +94,7 @@ def train(shards: Path) -> Train:
             until=until,
             output=output,
             parents=parents,
-            settings=Training(wandb_mode="disabled", **settings),
+            settings=Training(**{"wandb_mode": "disabled", **settings}),
         )
         return output
 

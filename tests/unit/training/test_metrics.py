@@ -50,7 +50,7 @@ def test_a_failure_of_wandb_is_a_warning(
 
     monkeypatch.setattr(wandb, "init", broken)
     with caplog.at_level(logging.WARNING):
-        mirror = Mirror(make_run(), tmp_path, Training(), 0)
+        mirror = Mirror(make_run(), tmp_path / "metrics" / "a.jsonl", Training(), {"step": 0})
         mirror.write({"kind": "validation", "step": 1, "tokens": 64, "loss": 1.0})
         mirror.close()
     assert "no service" in caplog.text
