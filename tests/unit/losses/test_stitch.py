@@ -96,9 +96,9 @@ def test_repeated_steps_must_be_nearly_the_same():
 
 
 def test_a_roll_back_may_change_what_it_repeats():
-    rolled_back = [joint(0), *curve(1, 60), joint(40, roll_backs=1), *curve(41, 80, seed=1)]
+    rolled_back = [joint(0), *curve(1, 60), joint(40, roll_backs=1), *curve(41, 80, -0.3, seed=1)]
     assert fault(rolled_back) is None
     # Killed before its next checkpoint, it goes on from before the roll-back, and rolls back again.
-    again = [joint(40, roll_backs=0), *curve(41, 60), joint(40, roll_backs=1), *curve(41, 90, seed=1)]
+    again = [joint(40, roll_backs=0), *curve(41, 60), joint(40, roll_backs=1), *curve(41, 90, -0.3, seed=1)]
     assert fault([*rolled_back, *again]) is None
     assert "repeated" in fault([*rolled_back, joint(40, roll_backs=0), *curve(41, 60, 0.1)])
