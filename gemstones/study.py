@@ -44,6 +44,7 @@ FigureKind = Literal[
     "overspend",
     "overtraining",
     "lr_ablation",
+    "lr_transfer",
     "cooldown",
     "coverage",
 ]
@@ -137,23 +138,62 @@ class LrAblation(Config):
     exclude: tuple[ShapeName, ...] = ()
 
 
-class Cooldown(Config):
+class LrTransfer(Config):
+    """Short runs of a few shapes at several learning rates, to see whether one lr_base is best for all of them.
+
+    A run that diverges is no failure here: it ends there, and its manifest says so.
+    """
+
+    lr_bases: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        description="runs are named by their place here, from 1, so append new ones"
+    )
+    steps: Count
+    evaluate_every: Count = Field(description="steps between checkpoints, each with a validation loss")
+    shapes: tuple[ShapeName, ...] = Field(default=(), description="shapes to run; none means all")
+    one_job_per_shape: bool = Field(default=False, description="train all runs of a shape in one process")
+
+
+class Branches(Config):
     """Branches from main checkpoints (anchors) with the learning rate going linearly to zero."""
 
     anchors: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
         description="steps of the main run from which a cooldown branches"
     )
-    fraction: Fraction = Field(default=0.1, description="length of a cooldown, relative to the steps before it")
     shapes: tuple[ShapeName, ...] = Field(default=(), description="shapes to run; none means all but `exclude`")
     exclude: tuple[ShapeName, ...] = ()
     exclude_anchors: dict[ShapeName, tuple[Count, ...]] = Field(default={}, description="anchors that a shape skips")
     one_job_per_shape: bool = Field(default=False, description="train all cooldowns of a shape in one process")
 
 
+class Cooldown(Branches):
+    """Cooldowns of one relative length."""
+
+    fraction: Fraction = Field(default=0.1, description="length of a cooldown, relative to the steps before it")
+
+
+class CooldownAblation(Branches):
+    """Cooldowns that vary in start and length: one of every fraction from every anchor."""
+
+    fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = Field(
+        description="lengths relative to the steps before, in whole percents, which name the runs"
+    )
+
+
 class Runs(Config):
-    main: MainRuns
+    main: MainRuns | None = None
     lr_ablation: LrAblation | None = None
+    lr_transfer: LrTransfer | None = None
     cooldown: Cooldown | None = None
+    cooldown_ablation: CooldownAblation | None = None
+
+    @model_validator(mode="after")
+    def _main(self) -> Self:
+        if self.main is None:
+            if self.lr_ablation or self.cooldown or self.cooldown_ablation:
+                raise ValueError("only lr_transfer does without the section main")
+            if self.lr_transfer is None:
+                raise ValueError("name at least one of main and lr_transfer")
+        return self
 
 
 class Throughput(Config):
@@ -410,10 +450,9 @@ class Study(Config):
             known("prescriptions.fits", name, "Approach 3 fit with tokens", on_a_budget)
         if self.overspend:
             known("overspend.selection", self.overspend.selection, "selection", selections)
-            if self.losses.sources == ("trained",) and self.runs and self.overspend.step > self.runs.main.steps:
-                faults.append(
-                    f"overspend.step: {self.overspend.step} lies beyond the main run's {self.runs.main.steps} steps"
-                )
+            main = self.runs.main if self.runs else None
+            if self.losses.sources == ("trained",) and main and self.overspend.step > main.steps:
+                faults.append(f"overspend.step: {self.overspend.step} lies beyond the main run's {main.steps} steps")
         if self.overtraining:
             known("overtraining.fit", self.overtraining.fit, "Approach 3 fit with tokens", on_a_budget)
         drawable = {
@@ -436,6 +475,8 @@ class Study(Config):
                 faults.append(f"figures.{name}.fits: a figure of kind {figure.kind} draws at least one fit")
             if figure.selection:
                 known(f"figures.{name}.selection", figure.selection, "selection", selections)
+            if figure.kind == "lr_transfer" and not (self.runs and self.runs.lr_transfer):
+                faults.append(f"figures.{name}.kind: the figure needs the section 'runs.lr_transfer'")
             section = needed.get(figure.kind)
             if section and not getattr(self, section):
                 faults.append(f"figures.{name}.kind: the figure needs the section '{section}'")

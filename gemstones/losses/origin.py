@@ -136,7 +136,10 @@ def _answers(suite: str, rows: pd.DataFrame, study: Study | None) -> dict[str, s
 
 
 def _own(study: Study) -> dict[str, str]:
-    data, cooldown = study.data, study.runs.cooldown if study.runs else None
+    data, runs = study.data, study.runs
+    fractions = {runs.cooldown.fraction} if runs and runs.cooldown else set()
+    fractions |= {*runs.cooldown_ablation.fractions} if runs and runs.cooldown_ablation else set()
+    percents = ", ".join(f"{100 * fraction:g}" for fraction in sorted(fractions))
     return {
         "corpus": (
             f"{data.corpus}; all runs see the same windows in the same order, and none again before all were seen (the size "
@@ -144,7 +147,7 @@ def _own(study: Study) -> dict[str, str]:
         ),
         "tokenizer": data.tokenizer or "byte-level BPE, trained on the training split",
         "decay": "not on norms",
-        "cooldown": f"{100 * cooldown.fraction:g} % more steps" if cooldown else "no steps: there are none",
+        "cooldown": f"{percents} % more steps" if percents else "no steps: there are none",
         "code": "code: this project, gemstones/training; checkpoints: beside the runs, under training/",
         "metric": (
             f"of the first {data.validation_tokens:,} tokens of documents held out by the hash of their ids "
@@ -186,7 +189,7 @@ def _per_run(rows: pd.DataFrame) -> str:
 def _checkpoints(rows: pd.DataFrame, study: Study | None) -> str:
     if not {"phase", "step", "anchor", "tokens"} <= {*rows} or rows["phase"].isna().any():
         return NOT_KNOWN
-    cooldown = rows[rows["phase"] == "cooldown"]
+    cooldown = rows[rows["anchor"].notna()]
     ends = int((cooldown["step"] > cooldown["anchor"]).sum())
     kinds = {
         "along runs at constant learning rate, intermediate and final": len(rows) - len(cooldown),

@@ -24,6 +24,8 @@ STEP_COLUMNS = [
 def read_curves(study: Study, training: str | Path) -> dict[str, pd.DataFrame]:
     """Every run's stitched metrics (see :func:`gemstones.losses.stitch.stitch`) up to its last step, by the run's name.
 
+    Where a run was stopped before its end, `attrs["stopped"]` says at which step, and why.
+
     Parameters
     ----------
     training : the stage's folder, with `<run>/steps/<last step>.json` of every run.
@@ -38,11 +40,13 @@ def read_curves(study: Study, training: str | Path) -> dict[str, pd.DataFrame]:
         path = Path(training) / run.name / "steps" / f"{run.steps}.json"
         if not path.is_file():
             raise UserError(f"{path}: not found; the run {run.name} has not reached its last step")
-        metrics = Path(json.loads(path.read_text())["metrics"])
+        manifest = json.loads(path.read_text())
+        metrics = Path(manifest["metrics"])
         segments = segmented(read_metrics(metrics), run.steps)
         if fault := discontinuity(segments, study.losses.continuity_sigmas):
             raise UserError(f"run {run.name}: {fault}: {metrics}")
         curves[run.name] = stitch(segments)
+        curves[run.name].attrs["stopped"] = manifest.get("stopped")
     return curves
 
 
@@ -58,10 +62,12 @@ def trained_losses(study: Study, curves: Mapping[str, pd.DataFrame]) -> pd.DataF
     runs = all_runs(study)
     for run in runs:
         # Evaluations at steps that are no longer asked for, such as a former anchor, are left out.
-        evaluated = set(curves[run.name].query("kind == 'validation'")["step"])
-        if missing := due(run) - evaluated:
+        curve, stopped = curves[run.name], curves[run.name].attrs["stopped"]
+        steps = {step for step in due(run) if not stopped or step < stopped["step"]}
+        if missing := steps - set(curve.query("kind == 'validation'")["step"]):
             raise UserError(f"run {run.name}: no validation loss at step {min(missing)}")
-        parts.append(run_rows(study.study, run, curves[run.name], due(run) | anchors(run, runs)))
+        if steps:
+            parts.append(run_rows(study.study, run, curve, steps | anchors(run, runs)))
     return table.check(pd.concat(parts, ignore_index=True), "the losses of the study's runs")
 
 
@@ -82,8 +88,8 @@ def due(run: Run) -> set[int]:
 
 
 def anchors(run: Run, runs: list[Run]) -> set[int]:
-    """Steps at which cooldowns branch from a run."""
-    return {other.anchor for other in runs if other.parent == run.name and other.anchor is not None}
+    """Steps at which cooldowns branch from a run, but not those of their ablation: it gives main runs no rows."""
+    return {other.anchor for other in runs if other.parent == run.name and other.phase == "cooldown" and other.anchor}
 
 
 def run_rows(suite: str, run: Run, curve: pd.DataFrame, steps: set[int]) -> pd.DataFrame:

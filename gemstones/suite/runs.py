@@ -1,19 +1,20 @@
-"""Runs of a study (main, learning-rate ablation, cooldowns) and the segments, or jobs, in which they are trained."""
+"""Runs of a study (main, learning-rate ablation and transfer, cooldowns) and the jobs, or segments, that train them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Literal
 
 from gemstones.errors import UserError
-from gemstones.study import Config, Study
+from gemstones.study import Branches, Config, Study
 from gemstones.suite import counting, shapes
 from gemstones.suite.recipe import cooldown_end, peak_lr, scaling_depth
 from gemstones.suite.shapes import architecture, parse
 
-Phase = Literal["main", "lr_ablation", "cooldown"]
+Phase = Literal["main", "lr_ablation", "lr_transfer", "cooldown", "cooldown_ablation"]
 
 
 class Run(Config):
@@ -52,12 +53,16 @@ class Run(Config):
         return f"{self.width}x{self.depth}"
 
     @property
+    def is_cooldown(self) -> bool:
+        return self.anchor is not None
+
+    @property
     def tokens_per_step(self) -> int:
         return self.batch_size * self.context_length
 
     def identity(self) -> str:
         """Hash of what decides the numbers: a main run may get longer and still be the same run, a cooldown may not."""
-        ignored = {"name"} if self.phase == "cooldown" else {"name", "steps"}
+        ignored = {"name"} if self.is_cooldown else {"name", "steps"}
         text = json.dumps(self.model_dump(mode="json", exclude=ignored), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -66,7 +71,7 @@ class Run(Config):
 class Segment:
     """One training job: bring `run` from step `start` to step `stop`, keeping `checkpoints` on the way.
 
-    `before` are runs that the same process trains first (a shape's earlier cooldowns, where they share one job), and
+    `before` are runs that the same process trains first (a shape's other cooldowns, where they share one job), and
     `after` are the jobs, as (run, stop), whose checkpoints this one starts from.
     """
 
@@ -80,16 +85,17 @@ class Segment:
     def job(self) -> str:
         """What the training process is told, as JSON: the same text as long as the job's numbers are the same."""
         # A longer main run is no other run, so its jobs do not say how long it will get.
-        run = self.run if self.run.phase == "cooldown" else self.run.model_copy(update={"steps": self.stop})
+        run = self.run if self.run.is_cooldown else self.run.model_copy(update={"steps": self.stop})
         spec = {"run": run.model_dump(), "before": [member.model_dump() for member in self.before]}
         return json.dumps({**spec, "checkpoints": self.checkpoints})
 
 
-def _make(study: Study, shape: str, phase: Phase, lr_base: float, steps: int, **more: Any) -> Run:
+def _make(study: Study, shape: str, phase: Phase, suffix: str, lr_base: float, steps: int, **more: Any) -> Run:
     assert study.runs is not None
     width, depth = parse(shape)
     suite, recipe = study.suite, study.recipe
-    suffix = {"main": "", "lr_ablation": "-lr_ablation", "cooldown": f"-cooldown-{more.get('anchor')}"}[phase]
+    own = study.runs.lr_transfer if phase == "lr_transfer" else study.runs.main
+    assert own is not None
     shared: dict[str, Any] = recipe.model_dump(
         include={
             "batch_size", "warmup_tokens", "beta1", "beta2", "epsilon", "weight_decay", "gradient_clipping",
@@ -99,17 +105,17 @@ def _make(study: Study, shape: str, phase: Phase, lr_base: float, steps: int, **
     return Run(
         name=f"{shape}{suffix}", phase=phase, width=width, depth=depth, scaling_depth=scaling_depth(shape, recipe),
         head_size=suite.head_size, vocabulary_size=suite.vocabulary_size, context_length=suite.context_length,
-        lr=peak_lr(shape, recipe, lr_base), seed=study.seed, evaluate_every=study.runs.main.evaluate_every,
+        lr=peak_lr(shape, recipe, lr_base), seed=study.seed, evaluate_every=own.evaluate_every,
         validation_tokens=study.data.validation_tokens, steps=steps, **shared, **more,
     )  # fmt: skip
 
 
 def main_runs(study: Study) -> list[Run]:
     """The main runs, smallest model first."""
-    if study.runs is None:
+    if study.runs is None or study.runs.main is None:
         return []
     return [
-        _make(study, shape, "main", study.recipe.lr_base, study.runs.main.steps)
+        _make(study, shape, "main", "", study.recipe.lr_base, study.runs.main.steps)
         for shape in shapes.selected(study.suite)
     ]
 
@@ -120,28 +126,55 @@ def lr_ablation_runs(study: Study) -> list[Run]:
         return []
     ablation = study.runs.lr_ablation
     names = _subset(study, "runs.lr_ablation", ablation.shapes, ablation.exclude)
-    return [_make(study, shape, "lr_ablation", ablation.lr_base, ablation.steps) for shape in names]
+    suffix = "-lr_ablation"
+    return [_make(study, shape, "lr_ablation", suffix, ablation.lr_base, ablation.steps) for shape in names]
+
+
+def lr_transfer_runs(study: Study) -> list[Run]:
+    """The runs that compare learning rates, by shape and then in the config's order of rates."""
+    if study.runs is None or study.runs.lr_transfer is None:
+        return []
+    transfer = study.runs.lr_transfer
+    return [
+        _make(study, shape, "lr_transfer", f"-lr-{place}", lr_base, transfer.steps)
+        for shape in _subset(study, "runs.lr_transfer", transfer.shapes, ())
+        for place, lr_base in enumerate(transfer.lr_bases, start=1)
+    ]
 
 
 def cooldown_runs(study: Study) -> list[Run]:
     """The cooldowns, by shape and anchor."""
     if study.runs is None or study.runs.cooldown is None:
         return []
-    cooldown = study.runs.cooldown
+    return _branches(study, "cooldown", study.runs.cooldown, {study.runs.cooldown.fraction: ""})
+
+
+def cooldown_ablation_runs(study: Study) -> list[Run]:
+    """The cooldowns that vary in start and length, by shape, anchor and length."""
+    if study.runs is None or study.runs.cooldown_ablation is None:
+        return []
+    ablation = study.runs.cooldown_ablation
+    suffixes = {fraction: f"-{100 * fraction:.0f}" for fraction in sorted(ablation.fractions)}
+    return _branches(study, "cooldown_ablation", ablation, suffixes)
+
+
+def _branches(study: Study, phase: Phase, section: Branches, suffixes: dict[float, str]) -> list[Run]:
+    """Cooldowns of every shape and anchor; `suffixes` end their names, by the fraction that is their length."""
     return [
         _make(
-            study, shape, "cooldown", study.recipe.lr_base, cooldown_end(anchor, cooldown.fraction),
+            study, shape, phase, f"-cooldown-{anchor}{suffix}", study.recipe.lr_base, cooldown_end(anchor, fraction),
             parent=shape, anchor=anchor,
         )
-        for shape in _subset(study, "runs.cooldown", cooldown.shapes, cooldown.exclude)
-        for anchor in sorted(cooldown.anchors)
-        if anchor not in cooldown.exclude_anchors.get(shape, ())
+        for shape in _subset(study, f"runs.{phase}", section.shapes, section.exclude)
+        for anchor, (fraction, suffix) in product(sorted(section.anchors), suffixes.items())
+        if anchor not in section.exclude_anchors.get(shape, ())
     ]  # fmt: skip
 
 
 def all_runs(study: Study) -> list[Run]:
-    """Main runs, learning-rate ablation and cooldowns."""
-    return [*main_runs(study), *lr_ablation_runs(study), *cooldown_runs(study)]
+    """Every run of the study: main, learning-rate ablation and transfer, cooldowns and their ablation."""
+    chained = [*main_runs(study), *lr_ablation_runs(study), *lr_transfer_runs(study)]
+    return [*chained, *cooldown_runs(study), *cooldown_ablation_runs(study)]
 
 
 def segments(study: Study) -> list[Segment]:
@@ -152,22 +185,25 @@ def segments(study: Study) -> list[Segment]:
     UserError
         If a shape's speed is not known, or the walltime does not hold the steps between two evaluations.
     """
-    cooldowns = cooldown_runs(study)
-    anchors: dict[str, list[int]] = {}
-    for run in cooldowns:
-        anchors.setdefault(str(run.parent), []).append(_start(run))
+    if study.runs is None:
+        return []
+    anchors: dict[str, set[int]] = {}
+    for run in (*cooldown_runs(study), *cooldown_ablation_runs(study)):
+        anchors.setdefault(str(run.parent), set()).add(_start(run))
     chained = [*main_runs(study), *lr_ablation_runs(study)]
-    plan = [segment for run in chained for segment in _chain(study, run, anchors.get(run.name, []))]
+    plan = [segment for run in chained for segment in _chain(study, run, sorted(anchors.get(run.name, ())))]
     parents = [segment for segment in plan if segment.run.phase == "main"]
-    if study.runs and study.runs.cooldown and study.runs.cooldown.one_job_per_shape:
-        for shape in dict.fromkeys(run.shape for run in cooldowns):
-            *before, last = [run for run in cooldowns if run.shape == shape]
-            after = dict.fromkeys(_parent(run, parents) for run in (*before, last))
-            plan.append(Segment(last, _start(last), last.steps, (), tuple(before), tuple(after)))
-    else:
-        for run in cooldowns:
+    for section, runs in (
+        (study.runs.lr_transfer, lr_transfer_runs(study)),
+        (study.runs.cooldown, cooldown_runs(study)),
+        (study.runs.cooldown_ablation, cooldown_ablation_runs(study)),
+    ):
+        if section and section.one_job_per_shape:
+            plan += _one_job_per_shape(runs, parents)
+            continue
+        for run in runs:
             first, *rest = _chain(study, run, [])
-            plan += [replace(first, after=(_parent(run, parents),)), *rest]
+            plan += [replace(first, after=_parents([run], parents)), *rest]
     return plan
 
 
@@ -175,20 +211,30 @@ def _start(run: Run) -> int:
     return run.anchor or 0
 
 
-def _parent(cooldown: Run, parents: list[Segment]) -> tuple[str, int]:
-    """The job of the main run that passes the cooldown's anchor."""
-    return next(
+def _one_job_per_shape(runs: list[Run], parents: list[Segment]) -> list[Segment]:
+    jobs = []
+    for shape in dict.fromkeys(run.shape for run in runs):
+        *before, last = members = [run for run in runs if run.shape == shape]
+        jobs.append(Segment(last, _start(last), last.steps, (), tuple(before), _parents(members, parents)))
+    return jobs
+
+
+def _parents(runs: list[Run], parents: list[Segment]) -> tuple[tuple[str, int], ...]:
+    """The jobs of main runs that pass the anchors of cooldowns; other runs have none."""
+    found = [
         (segment.run.name, segment.stop)
+        for run in runs
         for segment in parents
-        if segment.run.name == cooldown.parent and segment.start < _start(cooldown) <= segment.stop
-    )
+        if segment.run.name == run.parent and segment.start < _start(run) <= segment.stop
+    ]
+    return tuple(dict.fromkeys(found))
 
 
 def _chain(study: Study, run: Run, anchors: list[int]) -> list[Segment]:
     _, seconds_per_step = throughput(study, run)
     fitting = int(60 * study.plan.walltime_minutes * study.plan.usable / seconds_per_step)
     length = min(fitting, study.plan.segment_steps or fitting)
-    if run.phase != "cooldown":
+    if not run.is_cooldown:
         # End where an evaluation is due anyway, so that a segment adds no checkpoint of its own.
         length = length // run.evaluate_every * run.evaluate_every
     if length < 1:
@@ -242,23 +288,38 @@ def check_runs(study: Study) -> None:
             raise UserError(f"plan.throughput: {shape} is not a shape of this suite; it has {', '.join(names)}")
     if runs.lr_ablation:
         _subset(study, "runs.lr_ablation", runs.lr_ablation.shapes, runs.lr_ablation.exclude)
-    if runs.cooldown:
-        _subset(study, "runs.cooldown", runs.cooldown.shapes, runs.cooldown.exclude)
-        if len(set(runs.cooldown.anchors)) < len(runs.cooldown.anchors):
-            raise UserError("runs.cooldown.anchors: a step is named twice")
-        for anchor in runs.cooldown.anchors:
-            if anchor > runs.main.steps:
-                raise UserError(f"runs.cooldown.anchors: {anchor} lies beyond the main run's {runs.main.steps} steps")
-            if cooldown_end(anchor, runs.cooldown.fraction) <= anchor:
+    if runs.lr_transfer:
+        _subset(study, "runs.lr_transfer", runs.lr_transfer.shapes, ())
+        if len(set(runs.lr_transfer.lr_bases)) < len(runs.lr_transfer.lr_bases):
+            raise UserError("runs.lr_transfer.lr_bases: a rate is named twice")
+    if runs.main and runs.cooldown:
+        _check_branches(study, "runs.cooldown", runs.cooldown, (runs.cooldown.fraction,), runs.main.steps)
+    if runs.main and runs.cooldown_ablation:
+        fractions = runs.cooldown_ablation.fractions
+        percents = [round(100 * fraction) for fraction in fractions]
+        for fraction, percent in zip(fractions, percents, strict=True):
+            if abs(100 * fraction - percent) > 1e-9 or percents.count(percent) > 1:
                 raise UserError(
-                    f"runs.cooldown.anchors: a cooldown from step {anchor} would have no step; choose a later one"
+                    f"runs.cooldown_ablation.fractions: {fraction:g} is no whole percent, or named twice: percents name runs"
                 )
-        for shape, skipped in runs.cooldown.exclude_anchors.items():
-            if shape not in names or set(skipped) - set(runs.cooldown.anchors):
-                raise UserError(
-                    f"runs.cooldown.exclude_anchors.{shape}: {list(skipped)} names a shape or anchor that is not there"
-                )
+        _check_branches(study, "runs.cooldown_ablation", runs.cooldown_ablation, fractions, runs.main.steps)
     segments(study)
+
+
+def _check_branches(study: Study, where: str, section: Branches, fractions: tuple[float, ...], steps: int) -> None:
+    _subset(study, where, section.shapes, section.exclude)
+    if len(set(section.anchors)) < len(section.anchors):
+        raise UserError(f"{where}.anchors: a step is named twice")
+    for anchor in section.anchors:
+        if anchor > steps:
+            raise UserError(f"{where}.anchors: {anchor} lies beyond the main run's {steps} steps")
+        if cooldown_end(anchor, min(fractions)) <= anchor:
+            raise UserError(f"{where}.anchors: a cooldown from step {anchor} would have no step; choose a later one")
+    for shape, skipped in section.exclude_anchors.items():
+        if shape not in shapes.selected(study.suite) or set(skipped) - set(section.anchors):
+            raise UserError(
+                f"{where}.exclude_anchors.{shape}: {list(skipped)} names a shape or anchor that is not there"
+            )
 
 
 def _subset(study: Study, where: str, only: tuple[str, ...], exclude: tuple[str, ...]) -> list[str]:

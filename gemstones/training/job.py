@@ -33,6 +33,7 @@ from gemstones.training import checkpoint
 from gemstones.training.checkpoint import Checkpoint
 from gemstones.training.data import read_manifest
 from gemstones.training.metrics import validation_loss
+from gemstones.training.watch import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,8 @@ def train(
     Raises
     ------
     UserError
-        If the job contradicts itself, the tokens or a parent do not fit, or training diverges.
+        If the job contradicts itself, the tokens or a parent do not fit, or training diverges; but for runs of the phase
+        lr_transfer, whose manifests then say at which step they `stopped`.
     """
     for run in job.before:
         manifest = folder / run.name / "steps" / f"{run.steps}.json"
@@ -156,16 +158,31 @@ def _reach(
     # In each process of several, all but the first wait here for what that one finds.
     first, shared = _processes()
     with _alone(home) if first else nullcontext():
+        stopped = _stopped(run, home, parents)
         missing = shared(lambda: _missing(home, until, asked))
-        if missing:
+        if missing and not stopped:
             from gemstones.training import loop
 
-            loop.advance(
-                run, data, home.checkpoints, home.metrics, identity=home.key, missing=missing,
-                parent=parent.checkpoint if parent else None, settings=settings,
-            )  # fmt: skip
+            try:
+                loop.advance(
+                    run, data, home.checkpoints, home.metrics, identity=home.key, missing=missing,
+                    parent=parent.checkpoint if parent else None, settings=settings,
+                )  # fmt: skip
+            except Stopped as stop:
+                if run.phase != "lr_transfer":
+                    raise
+                stopped = {"step": stop.step, "reason": stop.reason}
         if first:
-            files.write_json(_manifest(run, until, asked, home, parent, tokens["tokens_sha256"]), output)
+            files.write_json(_manifest(run, until, asked, home, parent, tokens["tokens_sha256"], stopped), output)
+
+
+def _stopped(run: Run, home: Home, manifests: Sequence[Path]) -> dict[str, Any] | None:
+    """Where and why an earlier job of this run ended it for good."""
+    for path in manifests if run.phase == "lr_transfer" else ():
+        content = json.loads(path.read_text())
+        if content["run"] == run.name and content["key"] == home.key and content["stopped"]:
+            return dict(content["stopped"])
+    return None
 
 
 def _processes() -> tuple[bool, Callable[[Callable[[], list[int]]], list[int]]]:
@@ -238,11 +255,17 @@ def _parent(run: Run, data_sha256: str, manifests: Sequence[Path]) -> Parent | N
 
 
 def _manifest(
-    run: Run, until: int, asked: Iterable[int], home: Home, parent: Parent | None, data_sha256: str
+    run: Run,
+    until: int,
+    asked: Iterable[int],
+    home: Home,
+    parent: Parent | None,
+    data_sha256: str,
+    stopped: dict[str, Any] | None,
 ) -> dict[str, Any]:
     found = {item.step: item for item in checkpoint.available(home.checkpoints)}
-    reached = min(step for step in found if step >= until)
-    for step in {*asked, reached}:
+    reached = None if stopped else min(step for step in found if step >= until)
+    for step in {*asked, reached} if reached is not None else ():
         found[step] = checkpoint.keep(found[step])
 
     def entry(item: Checkpoint) -> dict[str, Any]:
@@ -254,11 +277,12 @@ def _manifest(
         "step": until,
         "tokens": until * run.tokens_per_step,
         "key": home.key,
-        "checkpoint": entry(found[reached]),
+        "checkpoint": None if reached is None else entry(found[reached]),
         "checkpoints": {str(step): entry(item) for step, item in found.items() if item.milestone and step <= until},
         "metrics": home.metrics.as_posix(),
         "parent": {"run": run.parent, "key": parent.key, **entry(parent.checkpoint)} if parent else None,
-        "validation_loss": validation_loss(home.metrics, until),
+        "validation_loss": None if stopped else validation_loss(home.metrics, until),
+        "stopped": stopped,
         "specification": run.model_dump(mode="json"),
         "data_sha256": data_sha256,
         "gemstones_version": __version__,

@@ -28,7 +28,7 @@ from gemstones.training.initialization import initialize
 from gemstones.training.metrics import Metrics, Mirror
 from gemstones.training.model import build_model
 from gemstones.training.optimizer import build_optimizer, learning_rate
-from gemstones.training.watch import Watcher
+from gemstones.training.watch import Stopped, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -253,9 +253,7 @@ def _train_to(
             record.event(event)
         if act == "stop":
             record.event({"kind": "stop", "step": row["step"], "because": events[0]["kind"]})
-            raise UserError(
-                f"{run.name}: stopped at step {row['step']}: {_said(events[0])}; earlier checkpoints are kept"
-            )
+            raise Stopped(run.name, row["step"], _said(events[0]))
         if act == "roll_back":
             _roll_back(trainer, checkpoints, record, identity, row["step"])
             log_step = trainer.step
@@ -268,7 +266,7 @@ def _train_to(
             log_step, log_time = step, now
         out_of_time = trainer.parallel.any(deadline.passed())
         if step % run.evaluate_every == 0 or step == target:
-            if run.phase != "cooldown" or step == run.steps:
+            if not run.is_cooldown or step == run.steps:
                 evaluation = trainer.validate()
                 record.write(evaluation)
                 log.info("%s: step %d, validation loss %.4f", run.name, step, evaluation["loss"])

@@ -104,7 +104,7 @@ class Mirror:
                 name=f"{run.name}-from-{start['step']}",
                 dir=folder,
                 mode=settings.wandb_mode,
-                tags=["cooldown" if run.phase == "cooldown" else "pretrain"],
+                tags=["cooldown" if run.is_cooldown else "pretrain"],
                 config={**run.model_dump(mode="json"), **_scaling(run), "key": metrics.stem, "start": dict(start)},
                 settings=wandb.Settings(
                     silent=True,

@@ -11,6 +11,7 @@ import statistics
 from collections import deque
 from typing import Any, Literal
 
+from gemstones.errors import UserError
 from gemstones.study import Watch
 
 Act = Literal["record", "roll_back", "stop"]
@@ -18,6 +19,14 @@ Act = Literal["record", "roll_back", "stop"]
 SPIKING = ("loss", "gradient_norm")
 # A spike needs so many steps to be compared with.
 FEWEST_STEPS = 20
+
+
+class Stopped(UserError):
+    """A run was stopped, as the policy wants it: at `step`, because of what `reason` says."""
+
+    def __init__(self, run: str, step: int, reason: str) -> None:
+        super().__init__(f"{run}: stopped at step {step}: {reason}; earlier checkpoints are kept")
+        self.step, self.reason = step, reason
 
 
 class Watcher:

@@ -55,6 +55,16 @@ use rule train_main as train_lr_ablation with:
         run=r"\d+x\d+-lr_ablation",
 
 
+use rule train_main as train_lr_transfer with:
+    wildcard_constraints:
+        run=r"\d+x\d+-lr-\d+",
+
+
 use rule train_main as train_cooldown with:
     wildcard_constraints:
         run=r"\d+x\d+-cooldown-\d+",
+
+
+use rule train_main as train_cooldown_ablation with:
+    wildcard_constraints:
+        run=r"\d+x\d+-cooldown-\d+-\d+",

@@ -91,3 +91,31 @@ def test_a_run_that_is_not_continuous_is_named(tiny, tmp_path):
         file.write(json.dumps(joint(20)) + "\n" + json.dumps(train(21, 5.0)) + "\n")
     with pytest.raises(UserError, match=r"run 48x2: the train loss of step 21, repeated after a resume, changed by"):
         read_curves(tiny, tmp_path)
+
+
+def test_a_stopped_run_has_the_rows_before_it_stopped(tmp_path):
+    config = yaml.safe_load(TINY.read_text())
+    config["runs"]["lr_transfer"] = {"lr_bases": [1, 9, 99], "steps": 40, "evaluate_every": 10, "shapes": ["48x2"]}
+    study = load(config, "tests/tiny.yaml")
+    write_runs(study, tmp_path)
+    for name, step in (("48x2-lr-2", 30), ("48x2-lr-3", 7)):
+        path = tmp_path / name / "steps/40.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "stopped": {"step": step, "reason": "divergence"}}))
+    losses = losses_of(study, tmp_path)
+    steps = losses[losses["phase"] == "lr_transfer"].groupby("run")["step"].agg(list).to_dict()
+    assert steps == {"48x2-lr-1": [10, 20, 30, 40], "48x2-lr-2": [10, 20]}
+
+
+def test_cooldowns_of_the_ablation_are_in_the_table_and_add_no_main_row(tiny, tmp_path):
+    config = yaml.safe_load(TINY.read_text())
+    config["runs"]["cooldown_ablation"] = {"anchors": [15, 20], "fractions": [0.2, 0.4], "shapes": ["48x2"]}
+    study = load(config, "tests/tiny.yaml")
+    write_runs(study, tmp_path / "ablation", extra=[15])
+    write_runs(tiny, tmp_path / "plain")
+    losses, plain = losses_of(study, tmp_path / "ablation"), losses_of(tiny, tmp_path / "plain")
+    ablation = losses["phase"] == "cooldown_ablation"
+    assert losses.loc[ablation, ["run", "step"]].groupby("run")["step"].agg(list).to_dict() == {
+        "48x2-cooldown-15-20": [15, 17], "48x2-cooldown-15-40": [15, 20],
+        "48x2-cooldown-20-20": [20, 23], "48x2-cooldown-20-40": [20, 27],
+    }  # fmt: skip
+    assert losses[~ablation].reset_index(drop=True).equals(plain)
