@@ -39,6 +39,29 @@ def test_mini_trains_and_released_does_not(fresh, mini):
     assert not any(rule.startswith("train") for rule in released)
 
 
+def test_a_study_may_compare_learning_rates_and_nothing_else(fresh):
+    target = ("results/lr_transfer/figures/lr_transfer.png",)
+    jobs = dry_run(fresh, "config/lr_transfer.yaml", target)
+    one_each = dict.fromkeys(["suite", "data", "trained_losses", "losses", "figure"], 1)
+    assert count(jobs) == {**one_each, "train_lr_transfer": 4}
+    frontier = dry_run(fresh, "config/lr_transfer_frontier.yaml", ("train",))
+    assert {job.rule for job in frontier} == {"data", "train_lr_transfer"}
+    assert len({job.wildcards["run"] for job in frontier if job.rule == "train_lr_transfer"}) == 24
+
+
+def test_an_ablation_of_cooldowns_hangs_on_the_main_run(fresh):
+    config = yaml.safe_load((fresh / "config/tiny.yaml").read_text())
+    config["runs"]["cooldown_ablation"] = {"anchors": [20, 40], "fractions": [0.1, 0.3], "shapes": ["48x2"]}
+    (fresh / "config/ablation.yaml").write_text(yaml.safe_dump(config))
+    jobs = dry_run(fresh, "config/ablation.yaml", ("train",))
+    plain = dry_run(fresh, "config/tiny.yaml", ("train",))
+    assert count(jobs) == {**count(plain), "train_cooldown_ablation": 4}
+    target = ("results/tiny/training/48x2-cooldown-40-30/steps/51.json",)
+    assert [job.rule for job in dry_run(fresh, "config/ablation.yaml", target)] == [
+        "data", "train_main", "train_main", "train_cooldown_ablation",
+    ]  # fmt: skip
+
+
 def test_a_simulation_needs_no_losses(fresh):
     config = "config/simulation.yaml"
     simulation = config_of("simulation")["simulation"]

@@ -76,6 +76,13 @@ def test_sections_are_frozen_and_closed():
         (["comparisons"], ["al"], r"comparisons: unknown selection 'al'; did you mean 'all'\?"),
         (["comparisons"], [], r"figures\.held_out\.kind: the figure needs the section 'comparisons'"),
         (["holdout"], {"tokens_at_most": -1}, r"holdout\.tokens_at_most: .*greater than 0"),
+        (["runs"], {"lr_ablation": {"steps": 9}}, r"runs: only lr_transfer does without the section main"),
+        (["runs"], {}, r"runs: name at least one of main and lr_transfer"),
+        (
+            ["figures", "lr_transfer"],
+            {"kind": "lr_transfer"},
+            r"figures\.lr_transfer\.kind: the figure needs the section 'runs\.lr_transfer'",
+        ),
         (["overspend", "step"], 9000, r"overspend\.step: 9000 lies beyond the main run's"),
         (["losses", "sources"], [], r"losses\.sources: name 'trained', 'released' or both"),
         (

@@ -36,6 +36,7 @@ FIGURE_CATEGORIES = {
     "shapes": "1 Suite",
     "loss_curves": "2 Losses",
     "lr_ablation": "2 Losses",
+    "lr_transfer": "2 Losses",
     "cooldown": "2 Losses",
     "approach_1": "3 Laws",
     "rainbow": "3 Laws",

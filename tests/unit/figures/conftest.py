@@ -23,6 +23,8 @@ from gemstones.suite.shapes import architecture
 from gemstones.suite.tables import shapes_table
 
 TOKENS_PER_STEP = 1024
+LR_BASES = [0.1, 0.5, 2.0, 8.0, 32.0, 128.0]
+BEST_LR_BASE = 1.0  # of all shapes in the synthetic losses
 CONFIG: dict[str, Any] = {
     "study": "small",
     "suite": {
@@ -40,6 +42,7 @@ CONFIG: dict[str, Any] = {
     "runs": {
         "main": {"steps": 450, "evaluate_every": 45},
         "lr_ablation": {"lr_base": 0.5, "steps": 450, "shapes": ["32x2", "64x1", "64x3", "96x2"]},
+        "lr_transfer": {"lr_bases": LR_BASES, "steps": 90, "evaluate_every": 45, "shapes": ["32x2", "64x1", "96x2"]},
         "cooldown": {"anchors": [225, 405], "shapes": ["32x2", "64x1", "64x3", "96x2"]},
     },
     "plan": {"flops_per_second": 2e10, "gpus_per_node": 1, "segment_steps": 225},
@@ -86,10 +89,23 @@ def small_losses(study: Study) -> pd.DataFrame:
             runs.append(("-lr_ablation", "lr_ablation", 0.5, None, [*range(45, 451, 45)]))
         if shape.shape in study.runs.cooldown.shapes:
             runs += [(f"-cooldown-{a}", "cooldown", 1.0, a, [a, round(a * 1.1)]) for a in study.runs.cooldown.anchors]
+        if shape.shape in study.runs.lr_transfer.shapes:
+            # The last rate stops every run before its end, and the one before ends above the loss of guessing.
+            scale = 1e3 / (shape.width * shape.depth**0.5)
+            runs += [
+                (f"-lr-{i}", "lr_transfer", b * scale, None, [45, 90] if b < 128 else [45])
+                for i, b in enumerate(LR_BASES, 1)
+            ]
         for suffix, phase, lr, anchor, steps in runs:
             for step in steps:
                 tokens = float(step * TOKENS_PER_STEP)
                 loss = true_loss(shape.params, tokens, shape.aspect_ratio) + 0.004 * noise.standard_normal()
+                if phase == "lr_transfer":
+                    loss = (
+                        4
+                        + shape.width / 500
+                        + 0.3 * np.log(lr * 1e-3 * shape.width * shape.depth**0.5 / BEST_LR_BASE) ** 2
+                    )
                 loss += 0.03 if phase == "lr_ablation" else -0.06 if anchor and step > anchor else 0
                 rows.append(
                     {

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONFIG, TOKENS_PER_STEP, small_study, small_tables, true_loss
+from conftest import BEST_LR_BASE, CONFIG, TOKENS_PER_STEP, small_study, small_tables, true_loss
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -118,7 +118,7 @@ def test_every_drawn_axis_is_named(kind: str, drawings: dict[str, Drawing]) -> N
     labels = {text for axes in figure.axes for text in (axes.get_xlabel(), axes.get_ylabel())}
     labels |= {figure.get_supxlabel(), figure.get_supylabel()}
     assert len(labels - {""}) >= 2
-    if kind in ("loss_curves", "approach_1", "lr_ablation", "cooldown", "overtraining"):
+    if kind in ("loss_curves", "approach_1", "lr_ablation", "lr_transfer", "cooldown", "overtraining"):
         assert any("nats/token" in label for label in labels)
 
 
@@ -221,7 +221,44 @@ def test_ablation_is_compared_at_the_same_steps(drawings: dict[str, Drawing]) ->
     assert data["difference_nats_per_token"].mean() == pytest.approx(0.03, abs=0.005)
 
 
-@pytest.mark.parametrize(("kind", "phase"), [("lr_ablation", "lr_ablation"), ("cooldown", "cooldown")])
+def test_shapes_whose_best_rate_follows_the_rule_have_it_at_one_lr_base(drawings: dict[str, Drawing]) -> None:
+    drawing = drawings["lr_transfer"]
+    best = drawing.tables["Best rates"]
+    assert list(best["shape"]) == ["32x2", "64x1", "96x2"]
+    assert list(best["best_lr_base"]) == pytest.approx([BEST_LR_BASE] * 3)
+    assert list(best["best_lr"]) == pytest.approx(list(BEST_LR_BASE / best["width_sqrt_depth"]))
+    left, right = drawing.figure.axes
+    for axes, column in ((left, "lr"), (right, "lr_base")):
+        ticks = [lines.get_segments()[0][0][0] for lines in axes.collections]
+        assert ticks == pytest.approx(list(best[f"best_{column}"]))
+
+
+def test_runs_that_diverged_stand_at_the_top_and_on_no_line(drawings: dict[str, Drawing]) -> None:
+    drawing = drawings["lr_transfer"]
+    data = drawing.data
+    assert list(data.loc[data["diverged"], "run"]) == [f"{s}-lr-{i}" for s in ("32x2", "64x1", "96x2") for i in (5, 6)]
+    stopped = data[data["run"].str.endswith("-6")]
+    assert stopped["loss_nats_per_token"].isna().all()
+    assert np.log(1024) < data.loc[data["run"] == "32x2-lr-5", "loss_nats_per_token"].item()
+    for axes, column in zip(drawing.figure.axes, ("lr", "lr_base"), strict=True):
+        hollow = [line for line in axes.get_lines() if line.get_markerfacecolor() == "none"]
+        filled = [line for line in axes.get_lines() if line.get_markerfacecolor() != "none"]
+        assert [x for line in hollow for x in line.get_xdata()] == list(data.loc[data["diverged"], column])
+        assert [x for line in filled for x in line.get_xdata()] == list(data.loc[~data["diverged"], column])
+
+
+def test_a_best_rate_at_the_end_of_the_rates_is_not_known() -> None:
+    from gemstones.figures.lr_transfer import best_rates
+
+    rates = pd.DataFrame({"shape": "8x1", "lr": [1.0, 2, 4], "lr_base": [8.0, 16, 32], "loss": [1.0, 2, 3]})
+    assert best_rates(rates.assign(diverged=False))["best_lr"].isna().all()
+    assert best_rates(rates.assign(diverged=False, loss=[3.0, 1, 3]))["best_lr"].item() == pytest.approx(2)
+    assert best_rates(rates.assign(diverged=[False, False, True], loss=[3.0, 1, 3]))["best_lr"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "phase"), [("lr_ablation", "lr_ablation"), ("lr_transfer", "lr_transfer"), ("cooldown", "cooldown")]
+)
 def test_missing_phase_is_one_clear_message(kind: str, phase: str, losses: pd.DataFrame) -> None:
     tables = small_tables(kind, losses=losses[losses["phase"] != phase])
     with pytest.raises(UserError, match=f"no row of phase '{phase}'"):

@@ -6,9 +6,19 @@ from collections import Counter
 import pytest
 
 from gemstones.errors import UserError
+from gemstones.study import CooldownAblation, LrTransfer, load
 from gemstones.suite.recipe import cooldown_end, peak_lr, scaling_depth
-from gemstones.suite.runs import all_runs, check_runs, cooldown_runs, main_runs, segments
+from gemstones.suite.runs import (
+    all_runs,
+    check_runs,
+    cooldown_ablation_runs,
+    cooldown_runs,
+    lr_transfer_runs,
+    main_runs,
+    segments,
+)
 from gemstones.suite.tables import plan_table
+from tests.conftest import config_of
 
 
 def change(study, **sections):
@@ -77,6 +87,58 @@ def test_mini_trains_a_shapes_cooldowns_in_one_job(mini):
         assert [run.anchor for run in (*segment.before, segment.run)] == list(mini.runs.cooldown.anchors)
 
 
+def test_four_extreme_shapes_at_six_rates():
+    for name, nodes in (("lr_transfer", 1), ("lr_transfer_frontier", 16)):
+        study = load(config_of(name), f"config/{name}.yaml")
+        bases, runs = study.runs.lr_transfer.lr_bases, all_runs(study)
+        assert Counter(run.phase for run in runs) == {"lr_transfer": 4 * 6}
+        assert [run.name for run in runs[:6]] == [f"{runs[0].shape}-lr-{place}" for place in range(1, 7)]
+        for run in runs:
+            assert run.lr * run.width * run.scaling_depth**0.5 == pytest.approx(bases[int(run.name[-1]) - 1])
+        assert set(plan_table(study)["nodes"]) >= {nodes}
+
+
+def test_rates_of_a_shape_share_a_job_or_have_one_each(mini):
+    transfer = LrTransfer(lr_bases=(0.5, 2), steps=60, evaluate_every=30, shapes=("16x2", "32x1"))
+    each = change(mini, runs={"lr_transfer": transfer})
+    assert len(lr_transfer_runs(each)) == 4
+    assert sum(segment.run.phase == "lr_transfer" for segment in segments(each)) == 4
+    shared = change(mini, runs={"lr_transfer": transfer.model_copy(update={"one_job_per_shape": True})})
+    jobs = [segment for segment in segments(shared) if segment.run.phase == "lr_transfer"]
+    assert [[run.name for run in (*job.before, job.run)] for job in jobs] == [
+        ["16x2-lr-1", "16x2-lr-2"], ["32x1-lr-1", "32x1-lr-2"],
+    ]  # fmt: skip
+    assert all(job.after == () for job in jobs)
+
+
+ABLATION = CooldownAblation(anchors=(270, 150, 165), fractions=(0.2, 0.05), shapes=("16x2",))
+
+
+@pytest.mark.parametrize("one_job_per_shape", [False, True])
+def test_cooldowns_of_varying_start_and_length(mini, one_job_per_shape):
+    ablation = ABLATION.model_copy(update={"one_job_per_shape": one_job_per_shape})
+    study = change(mini, runs={"cooldown_ablation": ablation})
+    runs = cooldown_ablation_runs(study)
+    assert [(run.name, run.anchor, run.steps) for run in runs] == [
+        ("16x2-cooldown-150-5", 150, 157), ("16x2-cooldown-150-20", 150, 179),
+        ("16x2-cooldown-165-5", 165, 172), ("16x2-cooldown-165-20", 165, 197),
+        ("16x2-cooldown-270-5", 270, 283), ("16x2-cooldown-270-20", 270, 323),
+    ]  # fmt: skip
+    assert {(run.phase, run.parent) for run in runs} == {("cooldown_ablation", "16x2")}
+    plan = segments(study)
+    assert sorted(step for s in plan if s.run.name == "16x2" for step in s.checkpoints) == [150, 165, 270]
+    jobs = [segment for segment in plan if segment.run.phase == "cooldown_ablation"]
+    assert {parent for job in jobs for parent in job.after} == {("16x2", 150), ("16x2", 300)}
+    assert sum(len(job.before) + 1 for job in jobs) == 6
+    assert len(jobs) == (1 if one_job_per_shape else 6)
+
+
+def test_an_ablation_leaves_the_jobs_of_all_other_cooldowns_as_they_are(mini):
+    study = change(mini, runs={"cooldown_ablation": ABLATION})
+    before, after = ({s.run.name: s.job() for s in segments(of) if s.run.phase == "cooldown"} for of in (mini, study))
+    assert after == before
+
+
 def test_the_plan_decides_jobs_but_not_what_a_job_is_told(mini):
     shorter = change(mini, plan={"segment_steps": 60})
     stops = {(segment.run.name, segment.stop) for segment in segments(mini)}
@@ -113,6 +175,22 @@ def test_runs_that_cannot_be_name_their_key(mini):
         check_runs(with_cooldown(shapes=("40x2",)))
     with pytest.raises(UserError, match=r"runs\.cooldown\.anchors: a step is named twice"):
         check_runs(with_cooldown(anchors=(150, 150)))
+
+    def with_ablation(**keys):
+        return change(mini, runs={"cooldown_ablation": ABLATION.model_copy(update=keys)})
+
+    with pytest.raises(UserError, match=r"runs\.cooldown_ablation\.anchors: 500 lies beyond"):
+        check_runs(with_ablation(anchors=(500,)))
+    with pytest.raises(UserError, match=r"runs\.cooldown_ablation\.anchors: a cooldown from step 20"):
+        check_runs(with_ablation(anchors=(20,)))
+    for fractions in ((0.125,), (0.1, 0.1)):
+        with pytest.raises(
+            UserError, match=r"runs\.cooldown_ablation\.fractions: 0\.1.* is no whole percent, or named"
+        ):
+            check_runs(with_ablation(fractions=fractions))
+    transfer = LrTransfer(lr_bases=(1, 1), steps=60, evaluate_every=30)
+    with pytest.raises(UserError, match=r"runs\.lr_transfer\.lr_bases: a rate is named twice"):
+        check_runs(change(mini, runs={"lr_transfer": transfer}))
     with pytest.raises(UserError, match=r"suite\.targets\.big: no feasible shape has 9,000,000 parameters"):
         check_runs(change(mini, suite={"targets": {**mini.suite.targets, "big": 9_000_000}}))
     with pytest.raises(UserError, match=r"plan\.throughput: 40x2 is not a shape of this suite"):

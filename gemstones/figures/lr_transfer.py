@@ -1,0 +1,94 @@
+"""Whether one constant sets the learning rate of all shapes: loss against lr, and against lr_base (paper, Figure 3)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from gemstones.errors import UserError
+from gemstones.figures.axes import legend_right, log_axis, loss_axis
+from gemstones.figures.inputs import Tables
+from gemstones.figures.output import Drawing
+from gemstones.figures.style import GREY, figure, model_styles
+from gemstones.suite.recipe import peak_lr
+from gemstones.suite.runs import lr_transfer_runs
+
+PANELS = {"lr": "peak learning rate lr", "lr_base": "lr_base = lr · width · √depth"}
+TOP = 0.97  # height, as a share of the axes, of the marks of runs that diverged
+
+
+def draw_lr_transfer(tables: Tables) -> Drawing:
+    """Loss at the end of every run, one line per shape; a tick at the foot is the best rate by a parabola."""
+    rates = final_losses(tables)
+    best = best_rates(rates)
+    styles = model_styles(tables)
+    drawn = figure(3.6)
+    panels = drawn.subplots(1, 2, sharey=True)
+    for axes, (column, label) in zip(panels, PANELS.items(), strict=True):
+        for shape, runs in rates.groupby("shape", sort=False):
+            style, kept = styles[str(shape)], runs[~runs["diverged"]]
+            axes.plot(kept[column], kept["loss"], marker=style.marker, **style.line())
+            lost = runs.loc[runs["diverged"], column]
+            axes.plot(lost, [TOP] * len(lost), transform=axes.get_xaxis_transform(), clip_on=False,
+                      **style.points(markerfacecolor="none"))  # fmt: skip
+            at = best.loc[best["shape"] == shape, f"best_{column}"].dropna()
+            axes.vlines(at, 0, 0.08, transform=axes.get_xaxis_transform(), color=style.color, linewidth=2)
+        axes.set_xlabel(label)
+        log_axis(axes, "x", "power" if column == "lr" else "plain", most=5)
+    loss_axis(panels[0])
+    panels[0].margins(y=0.15)
+    shapes = [
+        Line2D([], [], label=str(shape), marker=styles[str(shape)].marker, **styles[str(shape)].line())
+        for shape in rates["shape"].unique()
+    ]
+    marks = [
+        Line2D([], [], color=GREY, marker="|", markersize=8, markeredgewidth=2, linestyle="none", label="best rate"),
+        Line2D([], [], color=GREY, marker="o", markerfacecolor="none", linestyle="none", label="diverged"),
+    ]
+    legend_right(drawn, [("width×depth", shapes), ("marks", marks)])
+    losses = {"loss": "loss_nats_per_token"}
+    return Drawing(drawn, rates.rename(columns=losses), {"Best rates": best.rename(columns=losses)})
+
+
+def final_losses(tables: Tables) -> pd.DataFrame:
+    """One row per planned run, by shape and rate: `shape`, `run`, `lr`, `lr_base`, `step`, `loss`, `diverged`.
+
+    A run has diverged if it was stopped before its end, where `loss` and `step` are missing, or ends above the loss
+    of guessing among all tokens alike.
+    """
+    planned, found = lr_transfer_runs(tables.study), tables.phase("lr_transfer")
+    if found.duplicated(["run", "step"]).any():
+        raise UserError("figure of kind 'lr_transfer': its selection has several validation sets; name one there")
+    losses = found.set_index(["run", "step"])["loss"]
+    rows = [
+        (run.shape, run.name, run.lr, run.lr / peak_lr(run.shape, tables.study.recipe, 1.0), run.steps,
+         float(losses.get((run.name, run.steps), math.nan)))
+        for run in planned
+    ]  # fmt: skip
+    rates = pd.DataFrame(rows, columns=["shape", "run", "lr", "lr_base", "step", "loss"])
+    guessing = math.log(tables.study.suite.vocabulary_size)
+    # As lr_base/lr = width·√depth: the shapes from left to right in neither panel, but the order of the rule.
+    rates = rates.assign(diverged=~(rates["loss"] <= guessing), scale=rates["lr_base"] / rates["lr"])
+    return rates.sort_values(["scale", "shape", "lr"], ignore_index=True).drop(columns="scale")
+
+
+def best_rates(rates: pd.DataFrame) -> pd.DataFrame:
+    """Each shape's rate of least loss: `best_lr` and `best_lr_base`, with that `loss`, of a parabola in log rate.
+
+    Through the lowest point and its neighbours; missing where the lowest is the first or last of those that did not diverge.
+    """
+    rows = []
+    for shape, runs in rates[~rates["diverged"]].groupby("shape", sort=False):
+        log_lr, loss = np.log(runs["lr"].to_numpy(float)), runs["loss"].to_numpy(float)
+        lowest, scale = int(loss.argmin()), float((runs["lr_base"] / runs["lr"]).iloc[0])
+        lr = value = math.nan
+        if 0 < lowest < len(loss) - 1:
+            near = slice(lowest - 1, lowest + 2)
+            curve = np.polynomial.Polynomial.fit(log_lr[near], loss[near], 2)
+            at = float(curve.deriv().roots()[0])
+            lr, value = math.exp(at), float(curve(at))
+        rows.append((shape, scale, lr, lr * scale, value))
+    return pd.DataFrame(rows, columns=["shape", "width_sqrt_depth", "best_lr", "best_lr_base", "loss"])
