@@ -2,6 +2,7 @@
 
 snakemake -c2                                    the mini study, on a CPU
 snakemake -c2 --configfile config/released.yaml  the paper's laws and figures, from the authors' losses
+snakemake -c2 --configfile config/lr_transfer.yaml  one learning rate rule for extreme shapes, on a CPU
 snakemake -c2 --configfile config/simulation.yaml  how often the intervals of laws hold the truth
 snakemake --profile frontier                     the full study
 """

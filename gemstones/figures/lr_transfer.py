@@ -32,10 +32,11 @@ def draw_lr_transfer(tables: Tables) -> Drawing:
             style, kept = styles[str(shape)], runs[~runs["diverged"]]
             axes.plot(kept[column], kept["loss"], marker=style.marker, **style.line())
             lost = runs.loc[runs["diverged"], column]
-            axes.plot(lost, [TOP] * len(lost), transform=axes.get_xaxis_transform(), clip_on=False,
-                      **style.points(markerfacecolor="none"))  # fmt: skip
+            inside = axes.get_xaxis_transform()
+            axes.plot(lost, [TOP] * len(lost), transform=inside, **style.points(markerfacecolor="none"))
             at = best.loc[best["shape"] == shape, f"best_{column}"].dropna()
-            axes.vlines(at, 0, 0.08, transform=axes.get_xaxis_transform(), color=style.color, linewidth=2)
+            ticks = axes.vlines(at, 0, 0.08, transform=inside, color=style.color, linewidth=2)
+            ticks.set_in_layout(False)  # its extent would be that of heights in nats
         axes.set_xlabel(label)
         log_axis(axes, "x", "power" if column == "lr" else "plain", most=5)
     loss_axis(panels[0])
@@ -54,25 +55,25 @@ def draw_lr_transfer(tables: Tables) -> Drawing:
 
 
 def final_losses(tables: Tables) -> pd.DataFrame:
-    """One row per planned run, by shape and rate: `shape`, `run`, `lr`, `lr_base`, `step`, `loss`, `diverged`.
+    """One row per planned run, by width·√depth and rate, with `loss` at its last `step` and whether it has `diverged`.
 
-    A run has diverged if it was stopped before its end, where `loss` and `step` are missing, or ends above the loss
-    of guessing among all tokens alike.
+    It has if it was stopped before its end, where `loss` is missing, or ends above the loss of guessing among all
+    tokens alike.
     """
     planned, found = lr_transfer_runs(tables.study), tables.phase("lr_transfer")
     if found.duplicated(["run", "step"]).any():
         raise UserError("figure of kind 'lr_transfer': its selection has several validation sets; name one there")
     losses = found.set_index(["run", "step"])["loss"]
+    scales = [1 / peak_lr(run.shape, tables.study.recipe, 1.0) for run in planned]  # width·√depth
     rows = [
-        (run.shape, run.name, run.lr, run.lr / peak_lr(run.shape, tables.study.recipe, 1.0), run.steps,
+        (run.shape, scale, run.name, run.lr, float(f"{run.lr * scale:.9g}"), run.steps,
          float(losses.get((run.name, run.steps), math.nan)))
-        for run in planned
+        for run, scale in zip(planned, scales, strict=True)
     ]  # fmt: skip
-    rates = pd.DataFrame(rows, columns=["shape", "run", "lr", "lr_base", "step", "loss"])
+    rates = pd.DataFrame(rows, columns=["shape", "width_sqrt_depth", "run", "lr", "lr_base", "step", "loss"])
     guessing = math.log(tables.study.suite.vocabulary_size)
-    # As lr_base/lr = width·√depth: the shapes from left to right in neither panel, but the order of the rule.
-    rates = rates.assign(diverged=~(rates["loss"] <= guessing), scale=rates["lr_base"] / rates["lr"])
-    return rates.sort_values(["scale", "shape", "lr"], ignore_index=True).drop(columns="scale")
+    rates = rates.assign(diverged=~(rates["loss"] <= guessing))
+    return rates.sort_values(["width_sqrt_depth", "shape", "lr"], ignore_index=True)
 
 
 def best_rates(rates: pd.DataFrame) -> pd.DataFrame:
@@ -83,7 +84,7 @@ def best_rates(rates: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for shape, runs in rates[~rates["diverged"]].groupby("shape", sort=False):
         log_lr, loss = np.log(runs["lr"].to_numpy(float)), runs["loss"].to_numpy(float)
-        lowest, scale = int(loss.argmin()), float((runs["lr_base"] / runs["lr"]).iloc[0])
+        lowest, scale = int(loss.argmin()), float(runs["width_sqrt_depth"].iloc[0])
         lr = value = math.nan
         if 0 < lowest < len(loss) - 1:
             near = slice(lowest - 1, lowest + 2)

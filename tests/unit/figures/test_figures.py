@@ -228,6 +228,8 @@ def test_shapes_whose_best_rate_follows_the_rule_have_it_at_one_lr_base(drawings
     assert list(best["best_lr_base"]) == pytest.approx([BEST_LR_BASE] * 3)
     assert list(best["best_lr"]) == pytest.approx(list(BEST_LR_BASE / best["width_sqrt_depth"]))
     left, right = drawing.figure.axes
+    drawing.figure.draw_without_rendering()
+    assert left.bbox.width > 0.3 * drawing.figure.bbox.width
     for axes, column in ((left, "lr"), (right, "lr_base")):
         ticks = [lines.get_segments()[0][0][0] for lines in axes.collections]
         assert ticks == pytest.approx(list(best[f"best_{column}"]))
@@ -250,7 +252,7 @@ def test_runs_that_diverged_stand_at_the_top_and_on_no_line(drawings: dict[str, 
 def test_a_best_rate_at_the_end_of_the_rates_is_not_known() -> None:
     from gemstones.figures.lr_transfer import best_rates
 
-    rates = pd.DataFrame({"shape": "8x1", "lr": [1.0, 2, 4], "lr_base": [8.0, 16, 32], "loss": [1.0, 2, 3]})
+    rates = pd.DataFrame({"shape": "8x1", "width_sqrt_depth": 8.0, "lr": [1.0, 2, 4], "loss": [1.0, 2, 3]})
     assert best_rates(rates.assign(diverged=False))["best_lr"].isna().all()
     assert best_rates(rates.assign(diverged=False, loss=[3.0, 1, 3]))["best_lr"].item() == pytest.approx(2)
     assert best_rates(rates.assign(diverged=[False, False, True], loss=[3.0, 1, 3]))["best_lr"].isna().all()
