@@ -35,8 +35,7 @@ def draw_lr_transfer(tables: Tables) -> Drawing:
             inside = axes.get_xaxis_transform()
             axes.plot(lost, [TOP] * len(lost), transform=inside, **style.points(markerfacecolor="none"))
             at = best.loc[best["shape"] == shape, f"best_{column}"].dropna()
-            ticks = axes.vlines(at, 0, 0.08, transform=inside, color=style.color, linewidth=2)
-            ticks.set_in_layout(False)  # its extent would be that of heights in nats
+            axes.vlines(at, 0, 0.08, transform=inside, color=style.color, linewidth=2)
         axes.set_xlabel(label)
         log_axis(axes, "x", "power" if column == "lr" else "plain", most=5)
     loss_axis(panels[0])

@@ -57,8 +57,9 @@ def test_a_spike_is_recorded_and_the_run_goes_on(
 ) -> None:
     spoil("spike")
     train(tmp_path, 60, make_job(RUN), watch=Watch(window=20, sigmas=10))
-    assert {(event["kind"], event["step"]) for event in events(tmp_path)} == {("spike", BAD + 1)}
-    (loss,) = [event for event in events(tmp_path) if event["of"] == "loss"]
+    seen = [event for event in events(tmp_path) if event["kind"] != "stall"]  # on a busy machine
+    assert {(event["kind"], event["step"]) for event in seen} == {("spike", BAD + 1)}
+    (loss,) = [event for event in seen if event["of"] == "loss"]
     assert loss["sigmas"] > 10
     assert loss["value"] > loss["median"]
 
