@@ -117,6 +117,31 @@ def train(
 
 
 @app.command()
+def export(
+    manifests: Annotated[
+        list[Path], typer.Argument(metavar="MANIFEST...", help="Of training jobs: training/<run>/steps/<step>.json.")
+    ],
+    *,
+    output: Annotated[Path, typer.Option(help="The folder in which <model>/<revision>/ is made.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Manifest of the token shards; with it, the tokenizer is exported too.")
+    ] = None,
+) -> None:
+    """Write checkpoints as the library transformers loads them, with a model card, and show each one's folder.
+
+    \b
+    Example:
+      gemstones export results/mini/training/64x4/steps/300.json \\
+        --data results/mini/training/data/manifest.json --output results/mini/export
+    """
+    from gemstones.training.export import export as export_one
+
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s")
+    for manifest in manifests:
+        typer.echo(export_one(manifest, output, data))
+
+
+@app.command()
 def fit(
     file: Annotated[Path, typer.Argument(metavar="FILE", help=".csv, .tsv, .json, .jsonl (also .gz) or .parquet.")],
     law: Annotated[str, typer.Option(help="Covariates of the law, among params, tokens, width, depth.")] = LAW,

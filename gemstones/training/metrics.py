@@ -81,6 +81,26 @@ def validation_loss(path: Path, step: int) -> float:
     return losses[max(reached)]
 
 
+def losses(path: Path) -> dict[str, dict[int, float]]:
+    """Losses in nats per token by kind (`train`, `validation`) and step; of repeated steps the later one.
+
+    Raises
+    ------
+    UserError
+        If the file is not there or has no evaluation.
+    """
+    found: dict[str, dict[int, float]] = {"train": {}, "validation": {}}
+    if path.exists():
+        with path.open() as lines:
+            for line in lines:
+                row: dict[str, Any] = json.loads(line) if line.endswith("\n") else {}
+                if row.get("kind") in found:
+                    found[row["kind"]][row["step"]] = row["loss"]
+    if not found["validation"]:
+        raise UserError(f"{path}: no validation loss; put the file back that was written beside the checkpoints")
+    return found
+
+
 class Mirror:
     """Sends rows to wandb under the names that the authors' runs use; its failures are warned of and end it, not the run.
 
