@@ -2,6 +2,7 @@
 # make released   the paper's laws and figures from the authors' released losses, to results/released/report.html
 # make test       set up the environment, then format, lint, types and tests
 # make test-slow  the heavier tests: the whole mini study, killed again and again
+# make test-hf    that exported checkpoints load in transformers, in an environment of its own
 # make lock       refresh the pinned versions in envs/requirements.txt
 
 PYTHON ?= python3.11
@@ -13,7 +14,7 @@ ifeq ($(PIP_FIND_LINKS),)
 export UV_TORCH_BACKEND := cpu
 endif
 
-.PHONY: mini released test test-slow lock setup format
+.PHONY: mini released test test-slow test-hf lock setup format
 .DEFAULT_GOAL := mini
 
 mini released: setup
@@ -38,6 +39,14 @@ test: setup
 
 test-slow: setup
 	$(BIN)/pytest -m slow
+
+test-hf: .venv-hf/ready
+	.venv-hf/bin/pytest tests/unit/training/test_transformers.py
+
+.venv-hf/ready: pyproject.toml | setup
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-hf
+	$(BIN)/uv pip install --quiet --python .venv-hf torch==2.13.0 -e .[dev,hf]
+	touch $@
 
 format: setup
 	$(BIN)/ruff check --fix .
