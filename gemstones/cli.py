@@ -93,13 +93,14 @@ def train(
         chosen = Training.model_validate_json(settings)
     except ValidationError as error:
         raise UserError("; ".join(f"--settings: {line}" for line in fault_lines(error, Training))) from None
-    if launch.needed(chosen.processes):
+    if chosen.processes > launch.processes() == 1:
         raise typer.Exit(launch.run(chosen.processes, launch.again()))
     from gemstones.training import job as jobs
     from gemstones.training.deadline import CONTINUE, OutOfTime
 
+    level = logging.INFO if launch.rank() == 0 else logging.ERROR  # all of them have the same to say
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+        stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
     try:
         jobs.train(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ from gemstones.errors import UserError
 from gemstones.training.parallel import Module, Parallel, Tensor
 
 log = logging.getLogger(__name__)
+
+# AxoNN uses names of collectives that torch would rather see gone.
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 
 MODULES = (
     "communication",

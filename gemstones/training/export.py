@@ -24,9 +24,10 @@ from gemstones import __version__, files
 from gemstones.errors import UserError
 from gemstones.suite import counting
 from gemstones.suite.runs import Run
-from gemstones.training.data import SEPARATOR, read_manifest
+from gemstones.training.data import read_manifest
 from gemstones.training.job import Home
 from gemstones.training.model import NORM_EPSILON, ROPE_BASE
+from gemstones.training.tokenizer import SEPARATOR
 
 if TYPE_CHECKING:
     from torch import Tensor

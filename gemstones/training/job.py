@@ -16,7 +16,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from gemstones.suite.runs import Run
 from gemstones.training import checkpoint
 from gemstones.training.checkpoint import Checkpoint
 from gemstones.training.data import read_manifest
+from gemstones.training.launch import processes
 from gemstones.training.metrics import validation_loss
 from gemstones.training.watch import Stopped
 
@@ -124,10 +124,16 @@ def train(
         If the job contradicts itself, the tokens or a parent do not fit, or training diverges; but for runs of the phase
         lr_transfer, whose manifests then say at which step they `stopped`.
     """
-    for run in job.before:
-        manifest = folder / run.name / "steps" / f"{run.steps}.json"
-        _reach(run, run.steps, (), data, folder, manifest, parents, settings)
-    _reach(job.run, until, job.checkpoints, data, folder, output, parents, settings)
+    try:
+        for run in job.before:
+            manifest = folder / run.name / "steps" / f"{run.steps}.json"
+            _reach(run, run.steps, (), data, folder, manifest, parents, settings)
+        _reach(job.run, until, job.checkpoints, data, folder, output, parents, settings)
+    finally:
+        if processes() > 1:
+            from gemstones.training import parallel
+
+            parallel.disconnect()
 
 
 def _reach(
@@ -187,7 +193,7 @@ def _stopped(run: Run, home: Home, manifests: Sequence[Path]) -> dict[str, Any] 
 
 def _processes() -> tuple[bool, Callable[[Callable[[], list[int]]], list[int]]]:
     """Whether this is the first process, and what gives all of them what that one finds."""
-    if max(int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "SLURM_NTASKS")) == 1:
+    if processes() == 1:
         return True, lambda find: find()
     from gemstones.training.parallel import Parallel, connect
 

@@ -17,13 +17,17 @@ GRACE = 5
 PR_SET_PDEATHSIG = 1
 
 
-def needed(processes: int) -> bool:
-    """Whether this process has to start the others: several are wanted, and it is none of several."""
-    started = max(int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "SLURM_NTASKS"))
-    return processes > 1 and started == 1
+def processes() -> int:
+    """How many processes torchrun, srun or :func:`run` have started together, this one among them."""
+    return max(int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "SLURM_NTASKS"))
 
 
-def run(processes: int, command: Sequence[str]) -> int:
+def rank() -> int:
+    """Which of them this one is."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+
+
+def run(number: int, command: Sequence[str]) -> int:
     """Run a command once a process, with RANK, WORLD_SIZE, LOCAL_RANK and where to meet; gives the exit status.
 
     Signals to stop are passed on. If a process fails, or this one is killed, so are all: one alone would wait for ever.
@@ -31,13 +35,13 @@ def run(processes: int, command: Sequence[str]) -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = os.environ | {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared = os.environ | {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     shared.setdefault("OMP_NUM_THREADS", "1")
     started = [
         subprocess.Popen(
             command, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, preexec_fn=_die_with_parent
         )
-        for rank in range(processes)
+        for rank in range(number)
     ]
 
     def pass_on(number: int, frame: FrameType | None) -> None:

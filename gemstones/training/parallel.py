@@ -63,6 +63,12 @@ def connect() -> tuple[int, int, torch.device]:
     return rank, world, device
 
 
+def disconnect() -> None:
+    """Leave the process group in good order: threads that are still at work would end the process with an error."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def of(strategy: str) -> Parallel:
     """The strategy of a name, on the processes that there are.
 

@@ -57,7 +57,7 @@ def test_fits_have_converged_and_say_what_they_saw(finished):
 
 def test_every_parquet_says_what_made_it(finished):
     found = sorted((finished / "results/tiny").rglob("*.parquet"))
-    assert len(found) == 5 + 3  # of them three tables of resamples
+    assert len(found) == 6 + 3  # of them three tables of resamples
     for path in found:
         made_by = json.loads(pq.read_schema(path).metadata[b"gemstones"])
         assert made_by["version"] == gemstones.__version__

@@ -22,7 +22,13 @@ transformers = pytest.importorskip(
 def test_logits_are_those_of_litgpt(
     train: Train, tmp_path: Path, width: int, depth: int, scale_embeddings: bool
 ) -> None:
-    run = make_run(name=f"{width}x{depth}", width=width, depth=depth, scale_embeddings=scale_embeddings)
+    run = make_run(
+        name=f"{width}x{depth}",
+        width=width,
+        depth=depth,
+        scale_embeddings=scale_embeddings,
+        norm_offset=scale_embeddings,
+    )
     manifest = train(tmp_path, 20, make_job(run))
     folder = export(manifest, tmp_path / "out")
     theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
