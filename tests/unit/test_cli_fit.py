@@ -69,7 +69,7 @@ def written(losses: pd.DataFrame, path: Path) -> Path:
     else:
         records = [json.dumps(record) for record in losses.to_dict("records")]
         text = f"[{', '.join(records)}]" if kind == "json" else "\n".join(records)
-        path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+        path.write_bytes(gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
     return path
 
 
@@ -199,7 +199,7 @@ HEADER = b"run,params,tokens,loss\n"
         ("noise.csv", bytes(range(256)), "cannot be read: 'utf-8' codec can't decode"),
         ("noise.parquet", bytes(range(256)), "cannot be read"),
         ("noise.jsonl.gz", bytes(range(256)), "cannot be read: Not a gzipped file"),
-        ("cut.csv.gz", gzip.compress(HEADER * 99)[:-9], "cannot be read: Compressed file ended"),
+        ("cut.csv.gz", gzip.compress(HEADER * 99, mtime=0)[:-9], "cannot be read: Compressed file ended"),
         ("control.csv", b"\x01\x02,b\n1,2\n", r"'\x01\x02' is no name of a column"),
         ("line.jsonl", b'{"loss": 1}\n{"loss": \n', "line 2 is no JSON object"),
         ("list.json", b"[1, 2]", "row 1 is no JSON object"),
