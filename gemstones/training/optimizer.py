@@ -45,13 +45,19 @@ def decays(name: str, run: Run) -> bool:
 
 
 def build_optimizer(model: torch.nn.Module, run: Run) -> AdamW:
-    """AdamW with two groups of parameters, with and without weight decay.
+    """AdamW with groups of parameters with and without weight decay.
 
-    The variant is fixed: fused and foreach updates differ in the last bit, so a resumed run has to use the same one.
+    The variant is fixed: fused and other updates differ in the last bit, so a resumed run has to use the same one. Fused ones
+    are three times as fast on a CPU too, and make no temporary copies.
     """
-    named = list(model.named_parameters())
-    groups = [
-        {"params": [weight for name, weight in named if decays(name, run)], "weight_decay": run.weight_decay},
-        {"params": [weight for name, weight in named if not decays(name, run)], "weight_decay": 0.0},
-    ]
-    return AdamW(groups, lr=run.lr, betas=(run.beta1, run.beta2), eps=run.epsilon, foreach=True)
+    groups: dict[tuple[bool, type], list[torch.nn.Parameter]] = {}
+    for name, weight in model.named_parameters():
+        # A fused update cannot mix tensors that are sharded and tensors that are not.
+        groups.setdefault((decays(name, run), type(weight.data)), []).append(weight)
+    return AdamW(
+        [
+            {"params": weights, "weight_decay": run.weight_decay if decay else 0.0}
+            for (decay, _), weights in groups.items()
+        ],
+        lr=run.lr, betas=(run.beta1, run.beta2), eps=run.epsilon, fused=True,
+    )  # fmt: skip

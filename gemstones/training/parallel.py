@@ -179,7 +179,7 @@ class Parallel:
         """The optimizer's steps and moments in full, by parameter; only the first process has them."""
         return {
             name: {
-                key: value if key == "step" else self._full(name, value)
+                key: value.cpu() if key == "step" else self._full(name, value)
                 for key, value in optimizer.state[weight].items()
             }
             for name, weight in self.module.named_parameters()
@@ -190,7 +190,7 @@ class Parallel:
         for name, weight in self.module.named_parameters():
             # Keys are interned as torch's own are, so that a resumed run's checkpoint has the same bytes.
             optimizer.state[weight] = {
-                sys.intern(key): value if key == "step" else self.scatter(name, value)
+                sys.intern(key): value.to(self.device) if key == "step" else self.scatter(name, value)
                 for key, value in full[name].items()
             }
 

@@ -43,7 +43,7 @@ def test_updates_are_those_of_torch_adamw() -> None:
     theirs.load_state_dict(ours.state_dict())
     settings = {"lr": run.lr, "betas": (run.beta1, run.beta2), "eps": run.epsilon, "weight_decay": run.weight_decay}
     reference = torch.optim.AdamW(
-        [{"params": [theirs.weight]}, {"params": [theirs.bias], "weight_decay": 0.0}], foreach=True, **settings
+        [{"params": [theirs.weight]}, {"params": [theirs.bias], "weight_decay": 0.0}], fused=True, **settings
     )
     optimizer = build_optimizer(ours, run)
     for step in range(3):
