@@ -7,6 +7,7 @@ torch itself stays as it is, and where there is a GPU nothing of this is used.
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import warnings
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import torch
 from axonn import axonn
 from axonn.intra_layer import Linear, auto_parallelize, clip_grad_norm_, sync_gradients
 from axonn.intra_layer.communication import _gather
-from axonn.intra_layer.fully_connected import extract_local_params_from_full_params
+from axonn.intra_layer.fully_connected import AsyncLinear, extract_local_params_from_full_params
 from torch import distributed
 
 from gemstones.errors import UserError
@@ -119,6 +120,10 @@ def _use_cpu() -> None:
         vars(module)["torch"] = view
         if "gather_batch_sizes" in vars(module):
             vars(module)["gather_batch_sizes"] = _gather_batch_sizes
+    # In mixed precision, the backward pass is to have the CPU's autocast of the forward one, not CUDA's.
+    for name, on_device in (("forward", torch.amp.custom_fwd), ("backward", torch.amp.custom_bwd)):
+        function = inspect.unwrap(getattr(AsyncLinear, name))
+        setattr(AsyncLinear, name, staticmethod(on_device(function, device_type="cpu")))
 
 
 def _on_cpu(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -1,6 +1,6 @@
 """Run by each of several processes: trains a run under one strategy after another, each going on from the last one's state.
 
-    python -m tests.unit.training.strategies MANIFEST FOLDER STRATEGY...
+    python -m tests.unit.training.strategies MANIFEST FOLDER [--micro] [--mixed] STRATEGY...
 
 The first process writes FOLDER/<number>.json: the losses and gradient norms of six steps from the start, then of six steps from the
 sixth one's checkpoint of the strategy before (of FOLDER/single.pt for the first), then a validation loss.
@@ -26,9 +26,11 @@ def steps(trainer: Trainer, number: int) -> list[tuple[float, float]]:
     return [(row["loss"], row["gradient_norm"]) for row in rows]
 
 
-def run(manifest: Path, folder: Path, strategies: list[str], micro_batch_size: int | None = None) -> None:
+def run(
+    manifest: Path, folder: Path, strategies: list[str], micro_batch_size: int | None = None, precision: str = "32-true"
+) -> None:
     before = folder / "single.pt"
-    spec = make_run(depth=2, gradient_clipping=CLIPPING, validation_tokens=16 * 21, norm_offset=True, decay_final_norm=True)
+    spec = make_run(precision=precision, depth=2, gradient_clipping=CLIPPING, validation_tokens=16 * 21, norm_offset=True, decay_final_norm=True)
     for number, strategy in enumerate(strategies):
         settings = Training(strategy=strategy, micro_batch_size=micro_batch_size)
         trainer = Trainer(spec, manifest, settings)
@@ -49,6 +51,8 @@ def run(manifest: Path, folder: Path, strategies: list[str], micro_batch_size: i
 
 if __name__ == "__main__":
     parallel.connect()
-    micro = 1 if sys.argv[3] == "--micro" else None
-    run(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[4 if micro else 3 :], micro)
+    manifest, folder, *names = sys.argv[1:]
+    strategies = [name for name in names if not name.startswith("--")]
+    micro, precision = 1 if "--micro" in names else None, "bf16-mixed" if "--mixed" in names else "32-true"
+    run(Path(manifest), Path(folder), strategies, micro, precision)
     distributed.destroy_process_group()

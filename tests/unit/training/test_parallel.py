@@ -78,6 +78,22 @@ def test_gradients_of_small_parts_add_up(together: Callable[..., list[Any]], sin
     assert_same(together(2, "--micro", *names), single, names)
 
 
+def test_mixed_precision_is_that_of_one_process_but_for_rounding(
+    together: Callable[..., list[Any]], shards: Path, tmp_path: Path
+) -> None:
+    names = ("ddp", "fsdp2", "tp", "axonn(1,1,2)", "axonn(2,1,1)", "axonn(1,2,1)")
+    (tmp_path / "alone").mkdir()
+    strategies.run(shards, tmp_path / "alone", ["single"], precision="bf16-mixed")
+    wanted = json.loads((tmp_path / "alone/0.json").read_text())["first"]
+    found = together(2, "--mixed", *names)
+    assert [item["strategy"] for item in found] == list(names)
+    for item in found:
+        for step, ((loss, norm), (their_loss, their_norm)) in enumerate(zip(item["first"], wanted, strict=True)):
+            assert loss == pytest.approx(their_loss, rel=3e-3), item["strategy"]
+            if step < 3:  # rounding grows from step to step
+                assert norm == pytest.approx(their_norm, rel=1e-2), item["strategy"]
+
+
 def test_a_strategy_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"strategy 'axon\(1,1,2\)': choose one of single, ddp"):
         parallel.of("axon(1,1,2)")
