@@ -207,6 +207,9 @@ class Plan(Config):
     walltime_minutes: Positive = Field(default=120, le=7 * 24 * 60)
     usable: Fraction = Field(default=0.95, description="share of the walltime left for training after start-up")
     gpus_per_node: Count = 8
+    gpu_memory_gb: Positive | None = Field(
+        default=None, description="memory of a device; a plan whose steps need more is an error"
+    )
     throughput: dict[ShapeName, Throughput] = Field(default={}, description="measured speed of a shape")
     flops_per_second: Positive | None = Field(default=None, description="speed of one node, for shapes not measured")
     segment_steps: Count | None = Field(default=None, description="no segment is longer than this")
@@ -516,6 +519,7 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
         One line a fault: the file, the key's path, what is wrong and what would be right.
     """
     from gemstones.losses.selections import check_queries
+    from gemstones.suite.memory import check_memory
     from gemstones.suite.runs import check_runs
 
     try:
@@ -523,6 +527,7 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
         check_queries({f"selections.{name}": query for name, query in study.selections.items()})
         check_queries({f"losses.exclusions.{name}.query": it.query for name, it in study.losses.exclusions.items()})
         check_runs(study)
+        check_memory(study)
     except ValidationError as error:
         raise UserError("\n".join(f"{source}: {line}" for line in fault_lines(error, Study))) from None
     except UserError as error:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from gemstones.study import Study, Suite
 from gemstones.suite import counting, shapes
+from gemstones.suite.memory import planned_memory_bytes
 from gemstones.suite.runs import segments, throughput
 
 SHAPE_COLUMNS = [
@@ -16,8 +17,8 @@ SHAPE_COLUMNS = [
     "pinned",
 ]  # fmt: skip
 PLAN_COLUMNS = [
-    "run", "phase", "shape", "start_step", "stop_step", "steps", "tokens", "nodes", "seconds_per_step", "hours",
-    "node_hours",
+    "run", "phase", "shape", "start_step", "stop_step", "steps", "tokens", "nodes", "memory_bytes", "seconds_per_step",
+    "hours", "node_hours",
 ]  # fmt: skip
 
 
@@ -49,7 +50,10 @@ def shapes_table(suite: Suite) -> pd.DataFrame:
 
 
 def plan_table(study: Study) -> pd.DataFrame:
-    """The planned jobs, one row each with `PLAN_COLUMNS`; hours and node-hours are projected from the throughput."""
+    """The planned jobs, one row each with `PLAN_COLUMNS`.
+
+    Hours and node-hours are projected from the throughput; `memory_bytes` is what a step takes of each device at its peak.
+    """
     rows = []
     for segment in segments(study):
         nodes, seconds_per_step = throughput(study, segment.run)
@@ -58,7 +62,8 @@ def plan_table(study: Study) -> pd.DataFrame:
         rows.append(
             (
                 segment.run.name, segment.run.phase, segment.run.shape, segment.start, segment.stop, steps,
-                steps * segment.run.tokens_per_step, nodes, seconds_per_step, hours, nodes * hours,
+                steps * segment.run.tokens_per_step, nodes, round(planned_memory_bytes(study, segment.run)), seconds_per_step,
+                hours, nodes * hours,
             )
         )  # fmt: skip
     return pd.DataFrame(rows, columns=PLAN_COLUMNS)

@@ -205,7 +205,7 @@ class Parallel:
 class Ddp(Parallel):
     def wrap(self, make: Callable[[], Module], initialize: Callable[[Module], None]) -> None:
         super().wrap(make, initialize)
-        self.model = torch.nn.parallel.DistributedDataParallel(self.module)
+        self.model = torch.nn.parallel.DistributedDataParallel(self.module, gradient_as_bucket_view=True)
 
     def accumulate(self, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last else self.model.no_sync()

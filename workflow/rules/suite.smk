@@ -7,7 +7,7 @@ config → suite/shapes.csv, suite/plan.csv
 rule suite:
     """Shapes with their counts, and the planned training jobs."""
     input:
-        code=modules(*(f"suite/{name}" for name in ("counting", "recipe", "runs", "shapes", "tables"))),
+        code=modules(*(f"suite/{name}" for name in ("counting", "memory", "recipe", "runs", "shapes", "tables"))),
     output:
         shapes="<results>/suite/shapes.csv",
         plan="<results>/suite/plan.csv",
@@ -16,6 +16,6 @@ rule suite:
     conda:
         "../../envs/analysis.yaml"
     params:
-        config=sections("suite", "recipe", "runs", "plan"),
+        config=sections("suite", "recipe", "runs", "plan", "training"),
     script:
         "../../scripts/suite.py"

@@ -195,3 +195,19 @@ def test_runs_that_cannot_be_name_their_key(mini):
         check_runs(change(mini, suite={"targets": {**mini.suite.targets, "big": 9_000_000}}))
     with pytest.raises(UserError, match=r"plan\.throughput: 40x2 is not a shape of this suite"):
         check_runs(change(mini, plan={"throughput": {"40x2": None}}))
+
+
+def test_a_plan_says_what_each_device_holds_and_refuses_what_does_not_fit(frontier):
+    plan = plan_table(frontier).groupby("shape")["memory_bytes"].first()
+    assert plan.max() < 64e9
+    assert plan["1024x28"] < plan["1280x36"]  # on as many devices, with as many sequences at a time
+    config = config_of("frontier")
+    config["training"] = {"strategy": "axonn(1,1,8)"}  # its whole part of a batch at a time
+    wanted = (
+        r"plan\.gpu_memory_gb: a step of 512x16 takes 84\.6 GB of each device, of 64; set training\.micro_batch_size"
+    )
+    with pytest.raises(UserError, match=wanted):
+        load(config)
+    config["plan"] |= {"gpu_memory_gb": 8}
+    with pytest.raises(UserError, match=r"takes \d+\.\d GB .* of 8; choose another training\.strategy, or more nodes"):
+        load(config)

@@ -30,7 +30,14 @@ def run(
     manifest: Path, folder: Path, strategies: list[str], micro_batch_size: int | None = None, precision: str = "32-true"
 ) -> None:
     before = folder / "single.pt"
-    spec = make_run(precision=precision, depth=2, gradient_clipping=CLIPPING, validation_tokens=16 * 21, norm_offset=True, decay_final_norm=True)
+    spec = make_run(
+        precision=precision,
+        depth=2,
+        gradient_clipping=CLIPPING,
+        validation_tokens=16 * 21,
+        norm_offset=True,
+        decay_final_norm=True,
+    )
     for number, strategy in enumerate(strategies):
         settings = Training(strategy=strategy, micro_batch_size=micro_batch_size)
         trainer = Trainer(spec, manifest, settings)
