@@ -48,14 +48,14 @@ def check_memory(study: Study) -> None:
     if limit is None or not runs:
         return
     largest = max(runs, key=lambda run: planned_memory_bytes(study, run))
-    needed, least = planned_memory_bytes(study, largest), planned_memory_bytes(study, largest, micro_batch_size=1)
+    needed = planned_memory_bytes(study, largest)
     if needed > 1e9 * limit:
-        fits = least <= 1e9 * limit
+        least = max(planned_memory_bytes(study, run, micro_batch_size=1) for run in runs)
         raise UserError(
             f"plan.gpu_memory_gb: a step of {largest.name} takes {needed / 1e9:.1f} GB of each device, of {limit:g}; "
             + (
-                f"set training.micro_batch_size lower (at 1 it takes {least / 1e9:.1f} GB)"
-                if fits
+                f"set training.micro_batch_size lower (at 1 no run takes more than {least / 1e9:.1f} GB)"
+                if least <= 1e9 * limit
                 else "choose another training.strategy, or more nodes"
             )
         )
@@ -105,6 +105,7 @@ def step_memory_bytes(
     # Bytes a token that each layer keeps for its backward pass: input and normalised input of its norms; what enters the matrix
     # products (autocast makes a copy for each); queries, keys and values of all heads and what attention gives; the MLP's.
     inner = MLP_RATIO * w * low
+    mlp: float
     if split:
         inputs, mlp = rows * (3 * FP32 + low) * w, (1 + 2 * columns + rows) * inner
     else:
