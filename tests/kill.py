@@ -3,7 +3,7 @@
     python -m tests.kill --kills 50                                      # one process
     python -m tests.kill --kills 50 --strategy 'axonn(1,1,2)' --processes 2
 
-Moments are drawn over the whole run, each within a step or two of a random one, and every fifth within the start of the process, before
+Moments are drawn over three quarters of the run, each within a step or two of a random one, and every fifth within the start of the process, before
 it has taken any step. Of several processes a random one is killed: the one that started the others, or one of those. Prints a line a
 kill; exit status 1 if anything differs.
 """
@@ -88,7 +88,7 @@ def main() -> None:
         if process.wait():
             raise SystemExit(process.communicate()[1])
         torn = folder / "killed"
-        for kill, moment in enumerate(sorted(generator.sample(range(1, run.steps - 20), options.kills))):
+        for kill, moment in enumerate(sorted(generator.sample(range(1, run.steps * 3 // 4), options.kills))):
             process, killed = start(torn, shards, run, options.strategy, options.processes)
             if kill % 5 == 4:
                 time.sleep(generator.uniform(0, 4))

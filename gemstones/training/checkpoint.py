@@ -5,13 +5,17 @@ A checkpoint without its sidecar does not exist. Milestones (steps that someone 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gemstones import files
+from gemstones.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -41,25 +45,80 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def save(folder: Path, step: int, state: dict[str, Any], *, milestone: bool) -> Checkpoint:
-    """Write a state, then its sidecar; a milestone stays one when it is written again."""
+    """Write a state, then its sidecar; a milestone stays one when it is written again.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written, such as to a full disk; former checkpoints are as they were.
+    """
     import torch
 
     path = path_of(folder, step)
-    with files.atomic(path) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
-    before = _read(path.with_suffix(".json"))
-    checkpoint = Checkpoint(
-        path, step, path.stat().st_size, files.sha256(path), milestone or (before is not None and before.milestone)
-    )
-    _write_sidecar(checkpoint)
+    try:
+        with files.atomic(path) as temporary, temporary.open("wb") as file:
+            hashed = _Hashed(file)
+            try:
+                torch.save(state, hashed)  # type: ignore[arg-type]
+            except RuntimeError:  # what torch makes of an error of the file
+                if hashed.error:
+                    raise hashed.error from None
+                raise
+        before = _read(path.with_suffix(".json"))
+        checkpoint = Checkpoint(
+            path, step, hashed.bytes, hashed.sha256.hexdigest(), milestone or (before is not None and before.milestone)
+        )
+        _write_sidecar(checkpoint)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}; earlier checkpoints are kept") from None
     return checkpoint
 
 
+class _Hashed:
+    """A file whose checksum is made as it is written, and that remembers what went wrong."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.bytes, self.sha256 = 0, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: memoryview) -> int:
+        try:
+            written = self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.sha256.update(data)
+        self.bytes += written
+        return written
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+class Saver:
+    """Writes in a thread of its own, one thing after the other, while training goes on."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+
+    def start(self, save: Callable[[], None]) -> None:
+        self.wait()
+        self._last = self._thread.submit(save)
+
+    def wait(self) -> None:
+        """Until all is written; raises what went wrong there."""
+        last, self._last = self._last, None
+        if last:
+            last.result()
+
+
 def load(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The state of a checkpoint, on the CPU."""
+    """The state of a checkpoint, on the CPU, read from the file as it is needed."""
     import torch
 
-    state: dict[str, Any] = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(checkpoint.path, map_location="cpu", weights_only=True, mmap=True)
     return state
 
 

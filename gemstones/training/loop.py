@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import math
 import os
@@ -16,18 +15,17 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from gemstones import __version__
 from gemstones.errors import UserError
 from gemstones.study import Training
 from gemstones.suite.runs import Run
 from gemstones.training import checkpoint, evaluate, parallel
-from gemstones.training.checkpoint import Checkpoint
+from gemstones.training.checkpoint import Checkpoint, Saver
 from gemstones.training.data import Batches, Tokens
 from gemstones.training.deadline import Deadline, OutOfTime
 from gemstones.training.initialization import initialize
-from gemstones.training.metrics import Metrics, Mirror
 from gemstones.training.model import build_model
 from gemstones.training.optimizer import build_optimizer, learning_rate
+from gemstones.training.record import Record, said
 from gemstones.training.watch import Stopped, Watcher
 
 log = logging.getLogger(__name__)
@@ -51,6 +49,7 @@ class Trainer:
         self.run = run
         self.step, self.skipped, self.lr_factor, self.roll_backs = 0, 0, 1.0, 0
         self.watcher = Watcher(settings.watch)
+        self.saver = Saver()
         self.device = self.parallel.device
         self.micro_batch_size = settings.micro_batch_size
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=run.precision == "bf16-mixed")
@@ -120,7 +119,10 @@ class Trainer:
         }
 
     def state(self, identity: str) -> dict[str, Any]:
-        """All that the next steps depend on; the place in the data is the step itself and what was skipped."""
+        """All that the next steps depend on; the place in the data is the step itself and what was skipped.
+
+        Its tensors are in memory that the next call uses again.
+        """
         generators = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state()
@@ -195,47 +197,7 @@ def advance(
             _train_to(target, trainer, checkpoints, record, deadline, identity, settings.keep_checkpoints == "all")
     finally:
         record.close()
-
-
-class Record:
-    """Rows of metrics and their mirror, of the first process; the others write none."""
-
-    def __init__(self, trainer: Trainer, metrics: Path, settings: Training) -> None:
-        self._trainer, self._path, self._settings = trainer, metrics, settings
-        self._metrics = Metrics(metrics) if trainer.parallel.rank == 0 else None
-        self._mirror: Mirror | None = None
-        self.begun = False
-
-    def begin(self) -> None:
-        """The first row after a start or a resume."""
-        self.begun = True
-        if self._metrics:
-            start = _start_row(self._trainer)
-            self._metrics.write(start)
-            if self._mirror is None:
-                self._mirror = Mirror(self._trainer.run, self._path, self._settings, start)
-
-    def write(self, row: dict[str, Any]) -> None:
-        if self._metrics and self._mirror:
-            self._metrics.write(row)
-            self._mirror.write(row)
-
-    def event(self, event: dict[str, Any]) -> None:
-        """A line of `events.jsonl`, which all recipes of a run share, with the key of this one's metrics."""
-        if self._metrics:
-            log.warning("%s: step %s: %s", self._trainer.run.name, event["step"], _said(event))
-            with (self._path.parent.parent / "events.jsonl").open("a") as file:
-                file.write(json.dumps({"key": self._path.stem, **event}) + "\n")
-
-    def sync(self) -> None:
-        if self._metrics:
-            self._metrics.sync()
-
-    def close(self) -> None:
-        if self._metrics:
-            self._metrics.close()
-        if self._mirror:
-            self._mirror.close()
+        trainer.saver.wait()
 
 
 def _train_to(
@@ -253,7 +215,7 @@ def _train_to(
             record.event(event)
         if act == "stop":
             record.event({"kind": "stop", "step": row["step"], "because": events[0]["kind"]})
-            raise Stopped(run.name, row["step"], _said(events[0]))
+            raise Stopped(run.name, row["step"], said(events[0]))
         if act == "roll_back":
             _roll_back(trainer, checkpoints, record, identity, row["step"])
             log_step = trainer.step
@@ -274,6 +236,8 @@ def _train_to(
             continue
         record.sync()
         _save(trainer, checkpoints, identity, milestone=step == target, keep_all=keep_all)
+        if out_of_time or step == target:
+            trainer.parallel.first(trainer.saver.wait)
         if out_of_time and step < target:
             raise OutOfTime(f"{run.name}: {deadline.reason}; saved at step {step} of {target}, to go on from there")
 
@@ -282,6 +246,7 @@ def _roll_back(trainer: Trainer, checkpoints: Path, record: Record, identity: st
     """Go back some checkpoints, and read on after the batch of `step`, the one at which something went wrong."""
     policy, roll_backs = trainer.watcher.policy, trainer.roll_backs
     after = trainer.skipped + step
+    trainer.parallel.first(trainer.saver.wait)
     source = trainer.parallel.first(partial(checkpoint.before, checkpoints, step, policy.roll_back_checkpoints))
     if source is None:
         raise UserError(f"{trainer.run.name}: no checkpoint to roll back to from step {step}")
@@ -302,24 +267,18 @@ def _roll_back(trainer: Trainer, checkpoints: Path, record: Record, identity: st
     log.warning("%s: rolled back from step %d to %d, and read on after it", trainer.run.name, step, trainer.step)
 
 
-def _said(event: dict[str, Any]) -> str:
-    numbers = [
-        f"{key.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{key.replace('_', ' ')} {value}"
-        for key, value in event.items()
-        if key not in ("kind", "step")
-    ]
-    return f"{event['kind'].replace('_', ' ')}: {', '.join(numbers)}"
-
-
 def _save(trainer: Trainer, checkpoints: Path, identity: str, milestone: bool, keep_all: bool) -> None:
-    state = trainer.state(identity)
+    """Copy the state and write the copy while training goes on; waits until the one before is written."""
+    trainer.parallel.first(trainer.saver.wait)
+    state, step = trainer.state(identity), trainer.step
 
     def save() -> None:
-        checkpoint.save(checkpoints, trainer.step, state, milestone=milestone)
+        checkpoint.save(checkpoints, step, state, milestone=milestone)
         if not keep_all:
-            checkpoint.prune(checkpoints, trainer.step)
+            checkpoint.prune(checkpoints, step)
 
-    trainer.parallel.first(save)
+    if trainer.parallel.rank == 0:
+        trainer.saver.start(save)
 
 
 def _restore(trainer: Trainer, source: Checkpoint, identity: str | None) -> None:
@@ -336,19 +295,3 @@ def _keep_freed_memory() -> None:
         trim_threshold, mmap_threshold = -1, -3
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_threshold, 2**25)
-
-
-def _start_row(trainer: Trainer) -> dict[str, Any]:
-    return {
-        "kind": "start",
-        "step": trainer.step,
-        "tokens": trainer.step * trainer.run.tokens_per_step,
-        "device": trainer.device.type,
-        "strategy": trainer.strategy,
-        "roll_backs": trainer.roll_backs,
-        "num_nodes": int(os.environ.get("SLURM_NNODES", "1")),
-        "gpus": trainer.parallel.world,  # processes, each with one device or, on a CPU, one core
-        "threads": torch.get_num_threads(),
-        "torch_version": torch.__version__,
-        "gemstones_version": __version__,
-    }

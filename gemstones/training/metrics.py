@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,20 @@ class Metrics:
         self._file = path.open("a")
 
     def write(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
+        """Append a row; raises UserError if it cannot be written, such as to a full disk."""
+        try:
+            self._file.write(json.dumps(row, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self._file.name}: cannot be written: {error.strerror}") from None
 
     def sync(self) -> None:
         """Wait until all rows are on the disk, so that no checkpoint is there without its row."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # of a row that could not be written
+            self._file.close()
 
 
 def validation_loss(path: Path, step: int) -> float:

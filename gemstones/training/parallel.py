@@ -110,6 +110,7 @@ class Parallel:
     def __init__(self, rank: int, world: int, device: torch.device) -> None:
         self.rank, self.world, self.device = rank, world, device
         self.part, self.parts = rank, world
+        self._copies: dict[tuple[str, str], Tensor] = {}
 
     def wrap(self, make: Callable[[], Module], initialize: Callable[[Module], None]) -> None:
         """Have a model with full initial weights, the same whatever the strategy."""
@@ -167,8 +168,8 @@ class Parallel:
         return full.to(self.device)
 
     def weights(self) -> dict[str, Tensor]:
-        """All weights in full; only the first process has them."""
-        return {name: self._full(name, weight.detach()) for name, weight in self.module.named_parameters()}
+        """All weights in full, copied to the CPU; only the first process has them. The next call uses the same memory."""
+        return {name: self._full(name, "weight", weight.detach()) for name, weight in self.module.named_parameters()}
 
     def load_weights(self, full: dict[str, Tensor]) -> None:
         with torch.no_grad():
@@ -176,10 +177,10 @@ class Parallel:
                 weight.copy_(self.scatter(name, full[name]))
 
     def moments(self, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-        """The optimizer's steps and moments in full, by parameter; only the first process has them."""
+        """The optimizer's steps and moments in full, by parameter, as :meth:`weights` gives those."""
         return {
             name: {
-                key: value.cpu() if key == "step" else self._full(name, value)
+                key: value.cpu().clone() if key == "step" else self._full(name, key, value)
                 for key, value in optimizer.state[weight].items()
             }
             for name, weight in self.module.named_parameters()
@@ -194,12 +195,16 @@ class Parallel:
                 for key, value in full[name].items()
             }
 
-    def _full(self, name: str, local: Tensor) -> Tensor:
-        if self.world == 1:
-            return local
-        full = self.gather(name, local)
+    def _full(self, name: str, what: str, local: Tensor) -> Tensor:
         # One tensor at a time: no device has to hold the whole model, nor any process but the first.
-        return full.cpu() if self.rank == 0 else torch.empty(0)
+        full = local if self.world == 1 else self.gather(name, local)
+        if self.rank:
+            return torch.empty(0)
+        if (name, what) not in self._copies:
+            # Kept, since new memory costs more than the copy; pinned, since that is several times as fast.
+            on_gpu = self.device.type == "cuda"
+            self._copies[name, what] = torch.empty(full.shape, dtype=full.dtype, pin_memory=on_gpu)
+        return self._copies[name, what].copy_(full)
 
 
 class Ddp(Parallel):
