@@ -91,7 +91,7 @@ def main() -> None:
         for kill, moment in enumerate(sorted(generator.sample(range(1, run.steps * 3 // 4), options.kills))):
             process, killed = start(torn, shards, run, options.strategy, options.processes)
             if kill % 5 == 4:
-                time.sleep(generator.uniform(0, 4))
+                time.sleep(generator.uniform(0, 1.5))
             else:
                 while step(torn) < moment and process.poll() is None:
                     time.sleep(0.002)
