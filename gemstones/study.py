@@ -33,6 +33,7 @@ ParamCount = Literal["params", "params_no_input_embedding", "params_no_embedding
 Resource = Literal["flops", "gpu_hours"]
 WandbMode = Literal["offline", "online", "disabled"]
 KeepCheckpoints = Literal["milestones", "all"]
+STRATEGIES = ("single", "ddp", "fsdp2", "tp")
 FigureKind = Literal[
     "shapes",
     "loss_curves",
@@ -59,6 +60,18 @@ def _shape_name(name: str) -> str:
 def _row_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_]+", name):
         raise ValueError("a name has letters, digits and underscores only, since it becomes a file name")
+    return name
+
+
+def axonn_split(strategy: str) -> tuple[int, int, int] | None:
+    """Rows, columns and depth of `axonn(rows,columns,depth)`; None for other strategies."""
+    split = re.fullmatch(r"axonn\(([1-9]\d*), ?([1-9]\d*), ?([1-9]\d*)\)", strategy)
+    return (int(split[1]), int(split[2]), int(split[3])) if split else None
+
+
+def _strategy(name: str) -> str:
+    if name not in STRATEGIES and not axonn_split(name):
+        raise ValueError(f"choose one of {', '.join(STRATEGIES)}, axonn(rows,columns,depth)")
     return name
 
 
@@ -253,18 +266,29 @@ class Training(Config):
     wandb_mode: WandbMode = "offline"
     wandb_project: str = "gemstones"
     keep_checkpoints: KeepCheckpoints = "milestones"
-    strategy: Annotated[str, StringConstraints(pattern=r"^(single|ddp|fsdp2|tp|axonn\(\d+, ?\d+, ?\d+\))$")] = Field(
+    strategy: Annotated[str, AfterValidator(_strategy)] = Field(
         default="single", description="single, ddp, fsdp2, tp or axonn(rows,columns,depth): how processes share a step"
     )
     processes: Count = Field(default=1, description="processes on this machine; srun starts its own")
     micro_batch_size: Count | None = Field(
         default=None, description="sequences that a process takes at a time; by default its whole part of a batch"
     )
+    compile: bool = Field(
+        default=False, description="compile layers and loss with torch.compile: half a minute at each start"
+    )
     walltime_minutes: Positive | None = Field(
         default=None, description="how long a job may take; by default what Slurm says"
     )
     save_minutes_before: NonNegative = Field(default=5, description="how long before its end a job saves and stops")
     watch: Watch = Watch()
+
+    @model_validator(mode="after")
+    def _compilable(self) -> Self:
+        if self.compile and axonn_split(self.strategy):
+            raise ValueError(
+                "compile: the layers of AxoNN cannot be compiled; choose fsdp2, ddp or tp, or leave it out"
+            )
+        return self
 
 
 class Exclusion(Config):

@@ -7,10 +7,8 @@ themselves (some 300 MB on a CPU) and what an allocator wastes come on top.
 
 from __future__ import annotations
 
-import re
-
 from gemstones.errors import UserError
-from gemstones.study import Study
+from gemstones.study import Study, axonn_split
 from gemstones.suite import counting
 from gemstones.suite.counting import MLP_RATIO, Architecture
 from gemstones.suite.runs import Run, all_runs, throughput
@@ -26,8 +24,9 @@ def planned_memory_bytes(study: Study, run: Run, micro_batch_size: int | None = 
     ----------
     micro_batch_size : instead of the config's.
     """
-    training, nodes = study.training, throughput(study, run)[0]
-    processes = 1 if training.strategy == "single" else nodes * study.plan.gpus_per_node
+    training, processes = study.training, study.training.processes
+    if training.strategy != "single" and processes == 1:  # srun starts its own
+        processes = throughput(study, run)[0] * study.plan.gpus_per_node
     share = -(-run.batch_size // (1 if training.strategy == "tp" else processes))
     sequences = min(micro_batch_size or training.micro_batch_size or share, share)
     return step_memory_bytes(
@@ -83,8 +82,8 @@ def step_memory_bytes(
     """
     w, v, tokens = width, architecture.vocabulary_size, sequences * architecture.context_length
     low = BF16 if low_precision else FP32
-    split = re.fullmatch(r"axonn\((\d+), ?(\d+), ?(\d+)\)", strategy)
-    rows, columns, parts = (int(number) for number in split.groups()) if split else (1, 1, 1)
+    split = axonn_split(strategy)
+    rows, columns, parts = split or (1, 1, 1)
     tensor = processes if strategy == "tp" else 1
 
     # Parameters: the embedding, and as large the head; the matrices of a block; the norms.

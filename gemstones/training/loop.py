@@ -54,6 +54,9 @@ class Trainer:
         self.micro_batch_size = settings.micro_batch_size
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=run.precision == "bf16-mixed")
         self.parallel.wrap(lambda: build_model(run), lambda model: initialize(model, run))
+        self.loss = mean_loss
+        if settings.compile:
+            self._compile()
         self.optimizer = build_optimizer(self.parallel.module, run)
         self.batches = Batches(Tokens(shards, "train"), run.batch_size, run.context_length, run.seed)
         held_out = Tokens(shards, "validation")
@@ -76,7 +79,7 @@ class Trainer:
             with self.parallel.accumulate(last=i == len(parts) - 1):
                 with self.autocast:
                     logits = self.parallel.model(part[:, :-1])  # (batch, context, vocabulary)
-                    loss = functional.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten())
+                    loss = self.loss(logits, part[:, 1:])
                     loss = loss * (len(part) / len(batch)) if len(parts) > 1 else loss
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
@@ -101,6 +104,12 @@ class Trainer:
             "tokens_per_second": round(run.tokens_per_step / seconds),
             "memory_bytes": self._memory(),
         }
+
+    def _compile(self) -> None:
+        """Layer by layer, since all have the same code: a deep model takes as long as a shallow one."""
+        for layer in self.parallel.module.transformer.h:
+            layer.forward = torch.compile(layer.forward)
+        self.loss = torch.compile(mean_loss)
 
     def _memory(self) -> int:
         """The most that this process has held so far: of its device's memory, or on a CPU of the machine's."""
@@ -147,6 +156,11 @@ class Trainer:
         torch.set_rng_state(state["generators"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["generators"]:
             torch.cuda.set_rng_state(state["generators"]["cuda"])
+
+
+def mean_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy in nats per token of (batch, context, vocabulary) logits and (batch, context) token ids."""
+    return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
 def advance(

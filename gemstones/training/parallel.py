@@ -19,7 +19,6 @@ from __future__ import annotations
 import datetime
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -29,6 +28,7 @@ import torch
 from torch import distributed
 
 from gemstones.errors import UserError
+from gemstones.study import axonn_split
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ Module = Any
 Tensor = torch.Tensor
 T = TypeVar("T")
 
-NAMES = ("single", "ddp", "fsdp2", "tp")
 # A process that waits longer for the others gives up: one of them is gone.
 TIMEOUT = datetime.timedelta(minutes=10)
 
@@ -75,18 +74,15 @@ def of(strategy: str) -> Parallel:
     Raises
     ------
     UserError
-        An unknown strategy, or one that does not fit the number of processes.
+        One that does not fit the number of processes.
     """
-    split = re.fullmatch(r"axonn\((\d+), ?(\d+), ?(\d+)\)", strategy)
-    if not split and strategy not in NAMES:
-        raise UserError(f"strategy '{strategy}': choose one of {', '.join(NAMES)}, axonn(r,c,d)")
     rank, world, device = connect()
     if strategy == "single" and world > 1:
         raise UserError(f"strategy 'single' runs in one process, not in {world}; choose ddp, fsdp2, tp or axonn(r,c,d)")
-    if split:
+    if split := axonn_split(strategy):
         from gemstones.training.axonn import Axonn
 
-        return Axonn(rank, world, device, *(int(number) for number in split.groups()))
+        return Axonn(rank, world, device, *split)
     if strategy in ("fsdp2", "tp"):
         from gemstones.training import dtensor
 

@@ -1,6 +1,6 @@
 """Run by each of several processes: trains a run under one strategy after another, each going on from the last one's state.
 
-    python -m tests.unit.training.strategies MANIFEST FOLDER [--micro] [--mixed] STRATEGY...
+    python -m tests.unit.training.strategies MANIFEST FOLDER [--micro] [--mixed] [--compile] STRATEGY...
 
 The first process writes FOLDER/<number>.json: the losses and gradient norms of six steps from the start, then of six steps from the
 sixth one's checkpoint of the strategy before (of FOLDER/single.pt for the first), then a validation loss.
@@ -27,7 +27,12 @@ def steps(trainer: Trainer, number: int) -> list[tuple[float, float]]:
 
 
 def run(
-    manifest: Path, folder: Path, strategies: list[str], micro_batch_size: int | None = None, precision: str = "32-true"
+    manifest: Path,
+    folder: Path,
+    strategies: list[str],
+    micro_batch_size: int | None = None,
+    precision: str = "32-true",
+    compiled: bool = False,
 ) -> None:
     before = folder / "single.pt"
     spec = make_run(
@@ -39,7 +44,7 @@ def run(
         decay_final_norm=True,
     )
     for number, strategy in enumerate(strategies):
-        settings = Training(strategy=strategy, micro_batch_size=micro_batch_size)
+        settings = Training(strategy=strategy, micro_batch_size=micro_batch_size, compile=compiled)
         trainer = Trainer(spec, manifest, settings)
         found = {"strategy": strategy, "first": steps(trainer, HALF)}
         state, after = trainer.state("test"), folder / f"{number}.pt"
@@ -61,5 +66,5 @@ if __name__ == "__main__":
     manifest, folder, *names = sys.argv[1:]
     strategies = [name for name in names if not name.startswith("--")]
     micro, precision = 1 if "--micro" in names else None, "bf16-mixed" if "--mixed" in names else "32-true"
-    run(Path(manifest), Path(folder), strategies, micro, precision)
+    run(Path(manifest), Path(folder), strategies, micro, precision, "--compile" in names)
     distributed.destroy_process_group()

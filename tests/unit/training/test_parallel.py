@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from gemstones.errors import UserError
+from gemstones.study import Training
 from gemstones.training import launch, parallel
 from tests.unit.training import strategies
 
@@ -94,9 +96,27 @@ def test_mixed_precision_is_that_of_one_process_but_for_rounding(
                 assert norm == pytest.approx(their_norm, rel=1e-2), item["strategy"]
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+class TestCompiled:
+    def test_one_process(self, shards: Path, single: Path, tmp_path: Path) -> None:
+        tmp_path.joinpath("single.pt").write_bytes(single.joinpath("single.pt").read_bytes())
+        strategies.run(shards, tmp_path, ["single"], compiled=True)
+        assert_same([json.loads(tmp_path.joinpath("0.json").read_text())], single, ("single",))
+
+    @pytest.mark.slow
+    def test_two_processes(self, together: Callable[..., list[Any]], single: Path) -> None:
+        names = ("ddp", "fsdp2", "tp")
+        assert_same(together(2, "--compile", *names), single, names)
+
+    def test_axonn_says_that_it_cannot(self) -> None:
+        with pytest.raises(ValueError, match="the layers of AxoNN cannot be compiled; choose fsdp2"):
+            Training(strategy="axonn(1,1,2)", compile=True)
+
+
 def test_a_strategy_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"strategy 'axon\(1,1,2\)': choose one of single, ddp"):
-        parallel.of("axon(1,1,2)")
+    for wrong in ("axon(1,1,2)", "axonn(1,1,0)"):
+        with pytest.raises(ValueError, match=r"choose one of single, ddp, fsdp2, tp, axonn\(rows,columns,depth\)"):
+            Training(strategy=wrong)
     with pytest.raises(UserError, match=r"1 processes are no multiple of 1·1·2"):
         parallel.of("axonn(1,1,2)")
 
