@@ -2,11 +2,12 @@
 
 All three train the same model (litgpt's GPT, the suite's shapes) on the same tokens, with AdamW, clipping and a loss that is read at
 every step. Each has a process of its own, and they take turns, so that a busy machine slows all of them. On a GPU (bf16) the share of
-its peak (MFU) is given too. Then what else a run costs: start-up, validation, a checkpoint, a row of metrics.
+its peak (MFU) and the memory, against what the planner says, are given too. Then what else a run costs, measured here and carried
+over to a model of 1.1B parameters between two checkpoints, and how long a job takes to start.
 
 Example:
   OMP_NUM_THREADS=1 python benchmarks/training.py --shapes 64x4 256x4
-  python benchmarks/training.py --shapes 1024x28 1792x18 --batch-size 16 --context 2048 --vocabulary 50304 --head-size 128 --steps 10
+  python benchmarks/training.py --compile --shapes 1024x28 1792x18 --batch-size 16 --context 2048 --vocabulary 50304 --head-size 128 --steps 10
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from torch.nn import functional
 from gemstones.study import Training
 from gemstones.suite import counting
 from gemstones.suite.counting import Architecture
+from gemstones.suite.memory import step_memory_bytes
 from gemstones.suite.runs import Run
 from gemstones.suite.shapes import parse
 from gemstones.training import checkpoint
@@ -46,6 +49,8 @@ from gemstones.training.optimizer import decays
 # Dense bf16 FLOP/s by the makers' data sheets.
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "MI250X": 191.5e12}
 Step = Callable[[], float]
+# The authors' 1792x18 on 32 nodes: seconds a step as they recorded them, steps and validation between two checkpoints.
+BILLION, SECONDS_PER_STEP, EVERY, VALIDATION_TOKENS = "1792x18", 1.953, 477, 100_000_000
 
 
 def make_run(shape: str, options: argparse.Namespace) -> Run:
@@ -153,9 +158,9 @@ def seconds(step: Step, steps: int, device: torch.device) -> float:
     return (time.perf_counter() - begun) / steps
 
 
-def ours(run: Run, shards: Path, device: torch.device) -> Step:
+def ours(run: Run, shards: Path, device: torch.device, compiled: bool = False) -> Step:
     """What a run does each step: update, watch, a row of metrics, the question whether to stop."""
-    trainer = Trainer(run, shards, Training(wandb_mode="disabled"))
+    trainer = Trainer(run, shards, Training(wandb_mode="disabled", compile=compiled))
     record = Metrics(shards.parent / "metrics.jsonl")
 
     def step() -> float:
@@ -168,7 +173,10 @@ def ours(run: Run, shards: Path, device: torch.device) -> Step:
     return step
 
 
-CONTENDERS = {"gemstones": ours, "litgpt pretrain": litgpts, "plain loop": plain}
+COMPILED = "… compiled"
+CONTENDERS: dict[str, Callable[[Run, Path, torch.device], Step]] = {
+    "gemstones": ours, COMPILED: partial(ours, compiled=True), "litgpt pretrain": litgpts, "plain loop": plain,
+}  # fmt: skip
 
 
 def take_turns(name: str, run: Run, shards: Path, pipe: Connection) -> None:
@@ -176,20 +184,24 @@ def take_turns(name: str, run: Run, shards: Path, pipe: Connection) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     step = CONTENDERS[name](run, shards, device)
     while steps := pipe.recv():
-        pipe.send(seconds(step, steps, device))
+        took = seconds(step, steps, device)
+        pipe.send((took, torch.cuda.max_memory_allocated() if device.type == "cuda" else 0))
 
 
 def compare(run: Run, shards: Path, options: argparse.Namespace) -> None:
     """Print the table of a shape."""
     context, pipes = multiprocessing.get_context("spawn"), {}
     for name in CONTENDERS:
+        if name == COMPILED and not options.compile:
+            continue
         pipes[name], theirs = context.Pipe()
         context.Process(target=take_turns, args=(name, run, shards, theirs), daemon=True).start()
     taken: dict[str, list[float]] = {name: [] for name in pipes}
+    memory: dict[str, int] = {}
     for turn in range(options.turns + 1):
         for name, pipe in pipes.items():
             pipe.send(options.steps)
-            took = pipe.recv()
+            took, memory[name] = pipe.recv()
             if turn:  # the first warms up
                 taken[name].append(took)
     for pipe in pipes.values():
@@ -200,7 +212,9 @@ def compare(run: Run, shards: Path, options: argparse.Namespace) -> None:
     print(
         f"\n{run.shape}: {counting.params(run.width, run.depth, arch) / 1e6:.1f}M parameters, {run.tokens_per_step} tokens a step, {device}"
     )
-    print(f"{'':16} {'tokens/s':>10} {'ms a step':>10} {'speed of ours to it':>20} {'FLOP/s':>9} {'MFU':>6}")
+    print(
+        f"{'':16} {'tokens/s':>10} {'ms a step':>10} {'speed of ours to it':>20} {'FLOP/s':>9} {'MFU':>6} {'memory':>9}"
+    )
     for name, times in taken.items():
         middle = statistics.median(times)
         # Turn by turn, so that what slowed one turn slowed both.
@@ -209,33 +223,68 @@ def compare(run: Run, shards: Path, options: argparse.Namespace) -> None:
             (peak for key, peak in PEAK.items() if device.type == "cuda" and key in torch.cuda.get_device_name()), None
         )
         mfu = f"{flops / middle / peak:6.1%}" if peak else "     –"
+        held = f"{memory[name] / 1e9:6.2f} GB" if memory[name] else "        –"
         print(
-            f"{name:16} {run.tokens_per_step / middle:10.0f} {1e3 * middle:10.2f} {ratio:20.2f} {flops / middle:9.2e} {mfu}"
+            f"{name:16} {run.tokens_per_step / middle:10.0f} {1e3 * middle:10.2f} {ratio:20.2f} {flops / middle:9.2e} {mfu} {held}"
         )
+    planned = step_memory_bytes(
+        run.width, run.depth, arch, sequences=run.batch_size, low_precision=run.precision == "bf16-mixed"
+    )
+    print(f"memory of a step by the planner: {planned / 1e9:.2f} GB (not compiled)")
+
+
+def timed(act: Callable[[], object], times: int = 5) -> float:
+    """Median of seconds, after a first time."""
+    act()
+    taken = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        act()
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken)
 
 
 def overheads(run: Run, shards: Path) -> None:
-    """What a run does beside steps, and its share of 477 steps of 8 seconds (the authors' 1B models, from checkpoint to checkpoint)."""
+    """What a run does beside its steps, and its share of a 1B model's time between two of its checkpoints."""
     trainer = Trainer(run, shards, Training(wandb_mode="disabled"))
     row = trainer.update()
     record = Metrics(shards.parent / "metrics.jsonl")
     state = trainer.state("benchmark")
-    size = sum(tensor.numel() * tensor.element_size() for tensor in state["model"].values()) * 3
-    costs = {
-        "a row of metrics": lambda: record.write(row),
-        "a look at the row": lambda: trainer.watcher.look(dict(row, step=row["step"] + 1)),
-        "validation": trainer.validate,
-        f"a checkpoint ({size / 2**20:.0f} MiB)": lambda: checkpoint.save(shards.parent, 1, state, milestone=False),
+    held = [tensor for kept in state["optimizer"].values() for tensor in kept.values()] + list(state["model"].values())
+    size = sum(tensor.nbytes for tensor in held)
+    step = timed(trainer.update)
+    a_row = timed(lambda: record.write(row)) + timed(lambda: trainer.watcher.look(dict(row, step=row["step"] + 1)))
+    validation = timed(trainer.validate)
+    copy = timed(lambda: trainer.state("benchmark"))
+    write = timed(lambda: checkpoint.save(shards.parent, 1, state, milestone=False))
+    saver = checkpoint.Saver()
+
+    def beside() -> None:
+        saver.start(lambda: checkpoint.save(shards.parent, 1, state, milestone=False) and None)
+        for _ in range(max(1, int(write / step))):
+            trainer.update()
+
+    slower = timed(beside, 3) / (max(1, int(write / step)) * step)
+    saver.wait()
+    arch = Architecture()
+    params = counting.params(*parse(BILLION), arch)
+    period, tokens = EVERY * SECONDS_PER_STEP, EVERY * 2048 * 2048
+    ratio = (validation / run.validation_tokens) / (step / run.tokens_per_step)
+    shares = {
+        "a row of metrics and the watch": (a_row, EVERY * a_row / period),
+        f"validation, {run.validation_tokens} tokens": (validation, VALIDATION_TOKENS * ratio / tokens),
+        f"a copy of the state, {size / 1e6:.0f} MB": (copy, copy / size * 12 * params / period),
     }
-    print(f"\n{run.shape}: beside the steps")
-    for name, act in costs.items():
-        act()
-        times = []
-        for _ in range(5):
-            begun = time.perf_counter()
-            act()
-            times.append(time.perf_counter() - begun)
-        print(f"{name:28} {1e3 * statistics.median(times):10.3f} ms")
+    print(
+        f"\n{run.shape}: beside the steps of {1e3 * step:.1f} ms; and the share of a {params / 1e9:.1f}B model's {period:.0f} seconds"
+    )
+    for name, (seconds_taken, share) in shares.items():
+        print(f"{name:36} {1e3 * seconds_taken:10.3f} ms {share:8.2%}")
+    print(f"{'together':36} {'':13} {sum(share for _, share in shares.values()):8.2%}")
+    print(
+        f"writing that copy, in the background: {1e3 * write:.0f} ms; steps beside it take {slower:.2f} times as long "
+        f"(of the 1B model it would write {12 * params / 1e9:.1f} GB, in {write / size * 12 * params:.0f} of {period:.0f} seconds)"
+    )
 
 
 def start_up(run: Run, shards: Path) -> None:
@@ -262,6 +311,7 @@ def main() -> None:
     parser.add_argument("--head-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20, help="of a turn")
     parser.add_argument("--turns", type=int, default=12)
+    parser.add_argument("--compile", action="store_true", help="compare with `training.compile` too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shards = make_shards(Path(folder), options)

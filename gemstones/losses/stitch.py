@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-
-from gemstones.errors import UserError
 
 KEY = ["kind", "validation_set", "step"]
 # Steps on each side of a joint that are compared; no more than a third of the way there, since the early curve is steep.
 WINDOW, SHORTEST, PART = 100, 10, 3
 # A repeated step has the same batch, so that next to nothing of a step's scatter is left in its change; and in nats.
 REPEATED, ROUNDING = 0.01, 1e-5
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics file; a torn last line, left by a kill, is dropped.
-
-    Raises
-    ------
-    UserError
-        If any other line is not a JSON object, naming the line.
-    """
-    lines = path.read_text(errors="replace").split("\n")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise UserError(f"{path}: line {number} is not JSON: {line[:60]}") from None
-    return rows
 
 
 def segmented(rows: Iterable[Mapping[str, Any]], last_step: int | None = None) -> pd.DataFrame:

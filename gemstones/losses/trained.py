@@ -10,11 +10,12 @@ import pandas as pd
 
 from gemstones.errors import UserError
 from gemstones.losses import table
-from gemstones.losses.stitch import discontinuity, read_metrics, segmented, stitch
+from gemstones.losses.stitch import discontinuity, segmented, stitch
 from gemstones.study import Study
 from gemstones.suite import counting
 from gemstones.suite.counting import Architecture
 from gemstones.suite.runs import Run, all_runs
+from gemstones.training.metrics import read_metrics
 
 STEP_COLUMNS = [
     "run", "phase", "segment", "step", "tokens", "loss", "lr", "gradient_norm", "seconds", "tokens_per_second", "memory_bytes",

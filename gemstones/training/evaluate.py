@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from gemstones.suite.runs import Run
 from gemstones.training.data import Tokens
 
 if TYPE_CHECKING:
     from gemstones.training.parallel import Parallel
 
 
-def windows(tokens: Tokens, validation_tokens: int, context_length: int, batch_size: int) -> Iterator[torch.Tensor]:
-    """(≤ batch_size, context_length + 1) token ids: windows with adjoining inputs over the first `validation_tokens`."""
-    count = min(validation_tokens, len(tokens) - 1) // context_length
-    for first in range(0, count, batch_size):
-        rows = range(first, min(first + batch_size, count))
-        yield torch.from_numpy(np.stack([tokens.window(row * context_length, context_length + 1) for row in rows]))
+def windows(tokens: Tokens, numbers: Iterable[int], context_length: int) -> torch.Tensor:
+    """(numbers, context_length + 1) token ids of some windows, whose inputs adjoin."""
+    rows = [tokens.window(number * context_length, context_length + 1) for number in numbers]
+    return torch.from_numpy(np.stack(rows))
 
 
 @torch.no_grad()
-def mean_loss(parallel: Parallel, batches: list[torch.Tensor], autocast: torch.autocast) -> float:
-    """Mean cross-entropy in nats per token, summed in double precision.
+def validation_loss(
+    parallel: Parallel, tokens: Tokens, run: Run, autocast: torch.autocast, micro_batch_size: int | None = None
+) -> float:
+    """Mean cross-entropy over the first `run.validation_tokens`, in nats per token, summed in double precision.
 
     Parameters
     ----------
-    batches : each (batch, context_length + 1) token ids, on the model's device.
+    tokens : the held-out split.
+    micro_batch_size : sequences that a process takes at a time; by default its part of a batch of the run.
     """
-    device = parallel.device
-    # All processes take as many steps, since most strategies exchange weights in each.
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
-    for batch in batches:
-        rows = batch[parallel.part :: parallel.parts]
-        counted = len(rows)
-        if counted < -(-len(batch) // parallel.parts):
-            rows = torch.cat([rows, batch[:1]])  # not counted
-        with autocast:
-            logits = parallel.model(rows[:, :-1])
-        targets = rows[:, 1:]
-        losses = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-        sums[0] += losses[: counted * targets.shape[1]].sum(dtype=torch.float64)
-        sums[1] += counted * targets.shape[1]
-    total, count = parallel.total(sums).tolist()
-    return float(total / count)
+    count = min(run.validation_tokens, len(tokens) - 1) // run.context_length
+    sums = torch.zeros(2, dtype=torch.float64, device=parallel.device)
+    for first in range(0, count, run.batch_size):
+        batch = range(first, min(first + run.batch_size, count))
+        mine = list(batch[parallel.part :: parallel.parts])
+        counted = len(mine) * run.context_length
+        # All processes take as many steps, since most strategies exchange weights in each.
+        mine += [first] * (-(-len(batch) // parallel.parts) - len(mine))  # not counted
+        rows = windows(tokens, mine, run.context_length).to(parallel.device)
+        losses = []
+        for some in torch.split(rows, micro_batch_size or len(rows)):
+            with autocast:
+                logits = parallel.model(some[:, :-1])
+            losses.append(
+                functional.cross_entropy(logits.flatten(0, 1).float(), some[:, 1:].flatten(), reduction="none")
+            )
+        sums[0] += torch.cat(losses)[:counted].sum(dtype=torch.float64)
+        sums[1] += counted
+    total, number = parallel.total(sums).tolist()
+    return float(total / number)

@@ -32,7 +32,7 @@ from gemstones.training import checkpoint
 from gemstones.training.checkpoint import Checkpoint
 from gemstones.training.data import read_manifest
 from gemstones.training.launch import processes
-from gemstones.training.metrics import validation_loss
+from gemstones.training.metrics import last_validation_loss
 from gemstones.training.watch import Stopped
 
 log = logging.getLogger(__name__)
@@ -287,7 +287,7 @@ def _manifest(
         "checkpoints": {str(step): entry(item) for step, item in found.items() if item.milestone and step <= until},
         "metrics": home.metrics.as_posix(),
         "parent": {"run": run.parent, "key": parent.key, **entry(parent.checkpoint)} if parent else None,
-        "validation_loss": None if stopped else validation_loss(home.metrics, until),
+        "validation_loss": None if stopped else last_validation_loss(home.metrics, until),
         "stopped": stopped,
         "specification": run.model_dump(mode="json"),
         "data_sha256": data_sha256,

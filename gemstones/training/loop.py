@@ -18,10 +18,11 @@ from torch.nn import functional
 from gemstones.errors import UserError
 from gemstones.study import Training
 from gemstones.suite.runs import Run
-from gemstones.training import checkpoint, evaluate, parallel
+from gemstones.training import checkpoint, parallel
 from gemstones.training.checkpoint import Checkpoint, Saver
 from gemstones.training.data import Batches, Tokens
 from gemstones.training.deadline import Deadline, OutOfTime
+from gemstones.training.evaluate import validation_loss
 from gemstones.training.initialization import initialize
 from gemstones.training.model import build_model
 from gemstones.training.optimizer import build_optimizer, learning_rate
@@ -59,9 +60,7 @@ class Trainer:
             self._compile()
         self.optimizer = build_optimizer(self.parallel.module, run)
         self.batches = Batches(Tokens(shards, "train"), run.batch_size, run.context_length, run.seed)
-        held_out = Tokens(shards, "validation")
-        windows = evaluate.windows(held_out, run.validation_tokens, run.context_length, run.batch_size)
-        self.validation = [batch.to(self.device) for batch in windows]
+        self.held_out = Tokens(shards, "validation")
 
     def update(self) -> dict[str, Any]:
         """One optimizer step; gives its row of metrics, with the loss of the batch before the update.
@@ -119,11 +118,12 @@ class Trainer:
 
     def validate(self) -> dict[str, Any]:
         """The row of metrics of an evaluation."""
+        loss = validation_loss(self.parallel, self.held_out, self.run, self.autocast, self.micro_batch_size)
         return {
             "kind": "validation",
             "step": self.step,
             "tokens": self.step * self.run.tokens_per_step,
-            "loss": evaluate.mean_loss(self.parallel, self.validation, self.autocast),
+            "loss": loss,
             "validation_set": "validation",
         }
 

@@ -63,28 +63,25 @@ class Metrics:
             self._file.close()
 
 
-def validation_loss(path: Path, step: int) -> float:
-    """The loss at the last evaluation up to a step, in nats per token.
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics file; a torn last line, left by a kill, is dropped.
 
     Raises
     ------
     UserError
-        If the file is not there or has no evaluation up to that step.
+        If any other line is not a JSON object, naming the line.
     """
-    losses: dict[int, float] = {}
-    if path.exists():
-        with path.open() as lines:
-            for line in lines:
-                if '"validation"' in line and line.endswith("\n"):
-                    row = json.loads(line)
-                    losses[row["step"]] = row["loss"]
-    reached = [evaluated for evaluated in losses if evaluated <= step]
-    if not reached:
-        raise UserError(
-            f"{path}: no validation loss up to step {step}, though there are checkpoints beyond it; put the file back, "
-            "or remove the run's checkpoints to train it again"
-        )
-    return losses[max(reached)]
+    lines = path.read_text(errors="replace").split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise UserError(f"{path}: line {number} is not JSON: {line[:60]}") from None
+    return rows
 
 
 def losses(path: Path) -> dict[str, dict[int, float]]:
@@ -96,15 +93,24 @@ def losses(path: Path) -> dict[str, dict[int, float]]:
         If the file is not there or has no evaluation.
     """
     found: dict[str, dict[int, float]] = {"train": {}, "validation": {}}
-    if path.exists():
-        with path.open() as lines:
-            for line in lines:
-                row: dict[str, Any] = json.loads(line) if line.endswith("\n") else {}
-                if row.get("kind") in found:
-                    found[row["kind"]][row["step"]] = row["loss"]
+    for row in read_metrics(path) if path.exists() else ():
+        if row["kind"] in found:
+            found[row["kind"]][row["step"]] = row["loss"]
     if not found["validation"]:
         raise UserError(f"{path}: no validation loss; put the file back that was written beside the checkpoints")
     return found
+
+
+def last_validation_loss(path: Path, step: int) -> float:
+    """The loss at the last evaluation up to a step, in nats per token; raises UserError if there is none."""
+    evaluated = losses(path)["validation"]
+    reached = [at for at in evaluated if at <= step]
+    if not reached:
+        raise UserError(
+            f"{path}: no validation loss up to step {step}, though there are checkpoints beyond it; put the file back, "
+            "or remove the run's checkpoints to train it again"
+        )
+    return evaluated[max(reached)]
 
 
 class Mirror:

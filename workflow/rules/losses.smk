@@ -12,6 +12,7 @@ rule trained_losses:
         code=modules(
             *(f"losses/{name}" for name in ("trained", "stitch", "table", "columns")),
             *(f"suite/{name}" for name in ("counting", "recipe", "runs", "shapes")),
+            "training/metrics",
         ),
     output:
         losses="<results>/losses/trained.parquet",

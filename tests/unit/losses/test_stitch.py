@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from gemstones.errors import UserError
-from gemstones.losses.stitch import discontinuity, read_metrics, segmented, stitch
+from gemstones.losses.stitch import discontinuity, segmented, stitch
+from gemstones.training.metrics import read_metrics
 
 NOISE = 0.05
 

@@ -8,7 +8,7 @@ import pytest
 
 from gemstones.errors import UserError
 from gemstones.study import Training
-from gemstones.training.metrics import Metrics, Mirror, validation_loss
+from gemstones.training.metrics import Metrics, Mirror, last_validation_loss
 
 from .conftest import make_run
 
@@ -34,10 +34,10 @@ def test_the_last_evaluation_up_to_a_step_counts_and_its_later_row(tmp_path: Pat
     path = tmp_path / "a.jsonl"
     rows = [("validation", 5, 4.0), ("train", 6, 1.0), ("validation", 10, 3.0), ("validation", 5, 4.5)]
     path.write_text("".join(json.dumps({"kind": k, "step": s, "loss": loss}) + "\n" for k, s, loss in rows))
-    assert validation_loss(path, 9) == 4.5
-    assert validation_loss(path, 10) == 3.0
+    assert last_validation_loss(path, 9) == 4.5
+    assert last_validation_loss(path, 10) == 3.0
     with pytest.raises(UserError, match=r"a\.jsonl: no validation loss up to step 4"):
-        validation_loss(path, 4)
+        last_validation_loss(path, 4)
 
 
 def test_a_failure_of_wandb_is_a_warning(
