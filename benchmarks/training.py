@@ -190,12 +190,13 @@ def take_turns(name: str, run: Run, shards: Path, pipe: Connection) -> None:
 
 def compare(run: Run, shards: Path, options: argparse.Namespace) -> None:
     """Print the table of a shape."""
-    context, pipes = multiprocessing.get_context("spawn"), {}
+    context, pipes, processes = multiprocessing.get_context("spawn"), {}, []
     for name in CONTENDERS:
         if name == COMPILED and not options.compile:
             continue
         pipes[name], theirs = context.Pipe()
-        context.Process(target=take_turns, args=(name, run, shards, theirs), daemon=True).start()
+        processes.append(context.Process(target=take_turns, args=(name, run, shards, theirs), daemon=True))
+        processes[-1].start()
     taken: dict[str, list[float]] = {name: [] for name in pipes}
     memory: dict[str, int] = {}
     for turn in range(options.turns + 1):
@@ -206,6 +207,8 @@ def compare(run: Run, shards: Path, options: argparse.Namespace) -> None:
                 taken[name].append(took)
     for pipe in pipes.values():
         pipe.send(0)
+    for process in processes:
+        process.join()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arch = Architecture(run.head_size, run.vocabulary_size, run.context_length)
     flops = counting.flops_per_token(run.width, run.depth, arch) * run.tokens_per_step
