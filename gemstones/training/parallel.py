@@ -185,9 +185,10 @@ class Parallel:
 
     def load_moments(self, optimizer: torch.optim.Optimizer, full: dict[str, dict[str, Tensor]]) -> None:
         for name, weight in self.module.named_parameters():
-            # Keys are interned as torch's own are, so that a resumed run's checkpoint has the same bytes.
+            # Keys are interned as torch's own are, so that a resumed run's checkpoint has the same bytes. Clones, since on a
+            # CPU these may be the file's pages, and the file may be pruned.
             optimizer.state[weight] = {
-                sys.intern(key): value.to(self.device) if key == "step" else self.scatter(name, value)
+                sys.intern(key): (value.to(self.device) if key == "step" else self.scatter(name, value)).clone()
                 for key, value in full[name].items()
             }
 
