@@ -36,6 +36,9 @@ FLAT = 1e-6
 # A loss that differs from the law by this factor is an outlier by any standard.
 OUTLIER = 2.0
 
+# Rounding may leave an exponent that far from a bound which the objective pushes it against.
+AT_BOUND = 1e-9
+
 
 def check_determined(values: Array, columns: Sequence[str], source: str) -> None:
     """Raise UserError unless the values (n, k+1) of the covariates and the loss, named by `columns`, can determine a law."""
@@ -82,8 +85,9 @@ def warnings_of(fit: HuberFit, table: pd.DataFrame, rows: Rows, problem: Problem
     terms = np.exp(np.array(law.log_coefficients) - np.log(rows.values[:, :-1]) * law.exponents)
     change = np.ptp(terms / rows.values[:, -1].min(), axis=0)
     for column, exponent, x, effect in zip(law.columns, law.exponents, rows.values.T, change, strict=False):
-        if exponent in EXPONENT_BOUNDS:
-            found.append(f"the exponent of {column} is at its bound {exponent:g}")
+        bound = min(EXPONENT_BOUNDS, key=lambda bound: abs(exponent - bound))
+        if abs(exponent - bound) < AT_BOUND:
+            found.append(f"the exponent of {column} is at its bound {bound:g}")
         elif effect < NEGLIGIBLE_TERM:
             found.append(f"{column} hardly changes the loss: its exponent is not identified")
         if len(np.unique(x)) < DISTINCT_VALUES:
