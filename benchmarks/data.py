@@ -37,7 +37,9 @@ def random_shards(folder: Path, tokens: int, size: int) -> Path:
         listed.append({"file": f"{number}.bin", "tokens": count})
     splits = {"train": {"shards": listed}, "validation": {"shards": []}}
     manifest = folder / "manifest.json"
-    manifest.write_text(json.dumps({"dtype": "uint16", "tokens_sha256": "", "splits": splits}))
+    manifest.write_text(
+        json.dumps({"dtype": "uint16", "tokens_sha256": "", "vocabulary_size": 50_304, "splits": splits})
+    )
     return manifest
 
 

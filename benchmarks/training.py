@@ -167,7 +167,7 @@ def ours(run: Run, shards: Path, device: torch.device, compiled: bool = False) -
         row = trainer.update()
         trainer.watcher.act(trainer.watcher.look(row), 0)
         record.write(row)
-        trainer.parallel.any(False)
+        trainer.parallel.largest(False)
         return float(row["loss"])
 
     return step

@@ -51,10 +51,10 @@ class Axonn(Parallel):
         if device.type == "cpu":
             _use_cpu()
         axonn.init(G_data=world // together, G_intra_r=row, G_intra_c=column, G_intra_d=depth)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # AxoNN has chosen by the rank among all nodes' processes
 
-    def wrap(self, make: Callable[[], Module], initialize: Callable[[Module], None]) -> None:
-        full = make()
-        initialize(full)
+    def wrap(self, make: Callable[[], Module]) -> None:
         with auto_parallelize():
             self.module = self.model = make().to(self.device)
         self._layers = {
@@ -63,7 +63,6 @@ class Axonn(Parallel):
         plain = [name for name, layer in self.module.named_modules() if type(layer) is torch.nn.Linear]
         if plain and self.rank == 0:
             log.warning("%s and %d others do not divide by the strategy, and stay whole", plain[0], len(plain) - 1)
-        self.load_weights(dict(full.named_parameters()))
 
     def sync(self) -> None:
         sync_gradients(self.module, mean=True)

@@ -153,10 +153,24 @@ def newest(folder: Path, at_most: int, above: int = -1) -> Checkpoint | None:
 
 
 def before(folder: Path, step: int, number: int) -> Checkpoint | None:
-    """The intact checkpoint `number` back from a step, but none behind the last milestone, which others have started from."""
-    found = [item for item in reversed(available(folder)) if item.step < step and item.intact()]
-    milestone = next((place for place, item in enumerate(found, start=1) if item.milestone), len(found))
-    return found[min(number, milestone) - 1] if found else None
+    """The intact checkpoint `number` back from a step, or as far as there are any.
+
+    None lies behind the last milestone, which others have started from.
+    """
+    found = None
+    for checkpoint in reversed(available(folder)):
+        if checkpoint.step < step and checkpoint.intact():  # which reads the whole of it
+            found, number = checkpoint, number - 1
+            if number < 1 or found.milestone:
+                break
+    return found
+
+
+def discard(folder: Path, above: int) -> None:
+    """Remove the checkpoints above a step, which a roll-back has left behind."""
+    for checkpoint in available(folder):
+        if checkpoint.step > above and not checkpoint.milestone:
+            _remove(checkpoint)
 
 
 def keep(checkpoint: Checkpoint) -> Checkpoint:
@@ -172,9 +186,22 @@ def prune(folder: Path, current: int) -> None:
     found = available(folder)
     for checkpoint in found[:-KEEP_NEWEST]:
         if not checkpoint.milestone and checkpoint.step != current:
-            # The sidecar first: a checkpoint without one does not exist.
-            checkpoint.sidecar.unlink(missing_ok=True)
-            checkpoint.path.unlink(missing_ok=True)
+            _remove(checkpoint)
+
+
+def clean(folder: Path) -> None:
+    """Remove what kills have left: half-written files, and checkpoints without a sidecar."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink()
+    for path in folder.glob("step-*.pt"):
+        if not path.with_suffix(".json").exists():
+            path.unlink()
+
+
+def _remove(checkpoint: Checkpoint) -> None:
+    # The sidecar first: a checkpoint without one does not exist.
+    checkpoint.sidecar.unlink(missing_ok=True)
+    checkpoint.path.unlink(missing_ok=True)
 
 
 def _write_sidecar(checkpoint: Checkpoint) -> None:

@@ -21,7 +21,12 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     """The shards' manifest; raises UserError if it is missing or no such file."""
     try:
         manifest: dict[str, Any] = json.loads(Path(path).read_text())
-        manifest["tokens_sha256"], manifest["splits"]["train"], manifest["splits"]["validation"]
+        (
+            manifest["tokens_sha256"],
+            manifest["vocabulary_size"],
+            manifest["splits"]["train"],
+            manifest["splits"]["validation"],
+        )
     except FileNotFoundError:
         raise UserError(f"{path}: not found; it is written when the corpus is made into shards") from None
     except (ValueError, KeyError, TypeError):

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 # Exit status of a job that saved its state and wants to be started again (EX_TEMPFAIL of sysexits.h).
 CONTINUE = 75
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class OutOfTime(Exception):
@@ -24,7 +24,9 @@ class OutOfTime(Exception):
 
 
 class Deadline:
-    """Notices SIGTERM, SIGUSR1 and the end of a Slurm job, or of `walltime_minutes`, some minutes before.
+    """Notices SIGTERM, SIGUSR1, SIGINT and the end of a Slurm job, or of `walltime_minutes`, some minutes before.
+
+    It is made as the job starts. A job takes at least one step, however little time it has, so that jobs get somewhere.
 
     Attributes
     ----------
@@ -33,13 +35,17 @@ class Deadline:
 
     def __init__(self, settings: Training) -> None:
         self.reason = ""
-        self._begun = time.monotonic()
-        self._step = self._begun
+        self._step = self._told = time.monotonic()
         self._longest = 0.0
         left = _minutes_left() if settings.walltime_minutes is None else settings.walltime_minutes
-        self._end = None if left is None else self._begun + 60 * left - 60 * settings.save_minutes_before
+        # Of a short job, no more than half goes by unused.
+        self._end = None if left is None else self._step + 60 * (left - min(settings.save_minutes_before, left / 2))
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
+
+    def begin_steps(self) -> None:
+        """Steps follow: what went before them is none."""
+        self._step = time.monotonic()
 
     def passed(self) -> bool:
         """Whether to save and stop now; called once a step, so that another step of the longest length still fits."""
@@ -50,6 +56,10 @@ class Deadline:
         return bool(self.reason)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.reason and time.monotonic() - self._told > 1:
+            raise KeyboardInterrupt  # someone is impatient
+        if not self.reason:
+            self._told = time.monotonic()
         self.reason = f"told to stop by {signal.Signals(number).name}"
 
 

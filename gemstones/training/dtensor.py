@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -45,12 +45,16 @@ class Sharded(Parallel):
 
 
 class Fsdp2(Sharded):
-    def wrap(self, make: Callable[[], Module], initialize: Callable[[Module], None]) -> None:
-        super().wrap(make, initialize)
+    def wrap(self, make: Callable[[], Module]) -> None:
+        super().wrap(make)
         mesh = init_device_mesh(self.device.type, (self.world,))
         for block in self.module.transformer.h:
             fully_shard(block, mesh=mesh)
         fully_shard(self.module, mesh=mesh)
+
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        self.module.reshard()  # what an evaluation has gathered, so that these are the optimizer's
+        return super().parameters()
 
     def accumulate(self, last: bool) -> AbstractContextManager[Any]:
         self.module.set_requires_gradient_sync(last)
@@ -64,8 +68,8 @@ class Tp(Sharded):
         super().__init__(rank, world, device)
         self.part, self.parts = 0, 1
 
-    def wrap(self, make: Callable[[], Module], initialize: Callable[[Module], None]) -> None:
-        super().wrap(make, initialize)
+    def wrap(self, make: Callable[[], Module]) -> None:
+        super().wrap(make)
         whole_out = ColwiseParallel(output_layouts=Replicate())
         plan: dict[str, Any] = {"lm_head": whole_out, "transformer.wte": RowwiseParallel(input_layouts=Replicate())}
         for block in range(len(self.module.transformer.h)):

@@ -16,11 +16,12 @@ import fcntl
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,11 +32,14 @@ from gemstones.suite.runs import Run
 from gemstones.training import checkpoint
 from gemstones.training.checkpoint import Checkpoint
 from gemstones.training.data import read_manifest
+from gemstones.training.deadline import Deadline
 from gemstones.training.launch import processes
 from gemstones.training.metrics import last_validation_loss
 from gemstones.training.watch import Stopped
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Job(BaseModel):
@@ -124,11 +128,12 @@ def train(
         If the job contradicts itself, the tokens or a parent do not fit, or training diverges; but for runs of the phase
         lr_transfer, whose manifests then say at which step they `stopped`.
     """
+    deadline = Deadline(settings)
     try:
         for run in job.before:
             manifest = folder / run.name / "steps" / f"{run.steps}.json"
-            _reach(run, run.steps, (), data, folder, manifest, parents, settings)
-        _reach(job.run, until, job.checkpoints, data, folder, output, parents, settings)
+            _reach(run, run.steps, (), data, folder, manifest, parents, settings, deadline)
+        _reach(job.run, until, job.checkpoints, data, folder, output, parents, settings, deadline)
     finally:
         if processes() > 1:
             from gemstones.training import parallel
@@ -145,6 +150,7 @@ def _reach(
     output: Path,
     parents: Sequence[Path],
     settings: Training,
+    deadline: Deadline,
 ) -> None:
     start = run.anchor or 0
     if not start < until <= run.steps:
@@ -163,8 +169,8 @@ def _reach(
 
     # In each process of several, all but the first wait here for what that one finds.
     first, shared = _processes()
-    with _alone(home) if first else nullcontext():
-        stopped = _stopped(run, home, parents)
+    with _alone(home, first, shared):
+        stopped = _stopped(run, home, [*parents, *([output] if output.exists() else [])])
         missing = shared(lambda: _missing(home, until, asked))
         if missing and not stopped:
             from gemstones.training import loop
@@ -172,7 +178,7 @@ def _reach(
             try:
                 loop.advance(
                     run, data, home.checkpoints, home.metrics, identity=home.key, missing=missing,
-                    parent=parent.checkpoint if parent else None, settings=settings,
+                    parent=parent.checkpoint if parent else None, settings=settings, deadline=deadline,
                 )  # fmt: skip
             except Stopped as stop:
                 if run.phase != "lr_transfer":
@@ -185,13 +191,24 @@ def _reach(
 def _stopped(run: Run, home: Home, manifests: Sequence[Path]) -> dict[str, Any] | None:
     """Where and why an earlier job of this run ended it for good."""
     for path in manifests if run.phase == "lr_transfer" else ():
-        content = json.loads(path.read_text())
-        if content["run"] == run.name and content["key"] == home.key and content["stopped"]:
+        content = _read(path)
+        if content["run"] == run.name and content["key"] == home.key and content.get("stopped"):
             return dict(content["stopped"])
     return None
 
 
-def _processes() -> tuple[bool, Callable[[Callable[[], list[int]]], list[int]]]:
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        content["run"], content["key"], content["checkpoints"].get
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; train what it stands for first") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: not a manifest of a training job") from None
+    return content
+
+
+def _processes() -> tuple[bool, Callable[[Callable[[], T]], T]]:
     """Whether this is the first process, and what gives all of them what that one finds."""
     if processes() == 1:
         return True, lambda find: find()
@@ -202,24 +219,34 @@ def _processes() -> tuple[bool, Callable[[Callable[[], list[int]]], list[int]]]:
 
 
 @contextmanager
-def _alone(home: Home) -> Iterator[None]:
-    """Wait until no other process trains this run: a killed Snakemake leaves its jobs running, and would start them twice.
+def _alone(home: Home, first: bool, shared: Callable[[Callable[[], bool]], bool]) -> Iterator[None]:
+    """Wait until no other job trains this run: a killed Snakemake leaves its jobs running, and would start them twice.
 
-    The lock is the kernel's, so it ends with the process that holds it, however that ends.
+    The lock is the kernel's, so it ends with the process that holds it, however that ends. Of several processes the first one
+    holds it; the others ask now and then, since one that only waits for long is taken for lost.
     """
-    home.lock.parent.mkdir(parents=True, exist_ok=True)
-    with home.lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.warning("%s: another process is training this run; waiting for it", home.lock)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # some shared file systems are mounted without locks
-            log.warning(
-                "%s: cannot be locked (%s); nothing keeps another process off this run", home.lock, error.strerror
-            )
-        for left in home.checkpoints.glob(".*.tmp"):  # what a kill cut short
-            left.unlink()
+    with ExitStack() as stack:
+        if first:
+            home.lock.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(home.lock.open("w"))
+
+        def lock() -> bool:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError as error:  # some shared file systems are mounted without locks
+                log.warning(
+                    "%s: cannot be locked (%s); nothing keeps another process off this run", home.lock, error.strerror
+                )
+            checkpoint.clean(home.checkpoints)
+            return True
+
+        waits = 0
+        while not shared(lock):
+            if first and not waits:
+                log.warning("%s: another process is training this run; waiting for it", home.lock)
+            time.sleep(min(waits := waits + 1, 10))
         yield
 
 
@@ -237,13 +264,8 @@ def _parent(run: Run, data_sha256: str, manifests: Sequence[Path]) -> Parent | N
     if run.anchor is None:
         return None
     for path in manifests:
-        try:
-            content = json.loads(path.read_text())
-            entry = content["checkpoints"].get(str(run.anchor)) if content["run"] == run.parent else None
-        except FileNotFoundError:
-            raise UserError(f"{path}: not found; train {run.parent} to step {run.anchor} first") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{path}: not a manifest of a training job") from None
+        content = _read(path)
+        entry = content["checkpoints"].get(str(run.anchor)) if content["run"] == run.parent else None
         if entry is None:
             continue
         if content["data_sha256"] != data_sha256:

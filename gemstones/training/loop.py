@@ -10,7 +10,7 @@ import resource
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.nn import functional
@@ -27,7 +27,7 @@ from gemstones.training.initialization import initialize
 from gemstones.training.model import build_model
 from gemstones.training.optimizer import build_optimizer, learning_rate
 from gemstones.training.record import Record, said
-from gemstones.training.watch import Stopped, Watcher
+from gemstones.training.watch import ACTS, Stopped, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ class Trainer:
     Roll-backs shift what is read by `skipped` batches, and multiply the learning rate by `lr_factor`.
     """
 
-    def __init__(self, run: Run, shards: Path, settings: Training = Training()) -> None:
+    def __init__(self, run: Run, shards: Path, settings: Training = Training(), initial: bool = True) -> None:
+        """With `initial` weights, unless a checkpoint is to be restored: drawing them takes a minute at 2B parameters."""
         if "OMP_NUM_THREADS" not in os.environ:
             # Runs are trained side by side, and two sets of spinning threads on the same cores are 30 times slower.
             torch.set_num_threads(1)
@@ -54,13 +55,21 @@ class Trainer:
         self.device = self.parallel.device
         self.micro_batch_size = settings.micro_batch_size
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=run.precision == "bf16-mixed")
-        self.parallel.wrap(lambda: build_model(run), lambda model: initialize(model, run))
+        self.parallel.wrap(lambda: build_model(run))
+        if initial:
+            self.initialize()
         self.loss = mean_loss
         if settings.compile:
             self._compile()
         self.optimizer = build_optimizer(self.parallel.module, run)
         self.batches = Batches(Tokens(shards, "train"), run.batch_size, run.context_length, run.seed)
         self.held_out = Tokens(shards, "validation")
+
+    def initialize(self) -> None:
+        """Draw the full initial weights, the same whatever the strategy, and load them."""
+        model = build_model(self.run)
+        initialize(model, self.run)
+        self.parallel.load_weights({name: weight.detach() for name, weight in model.named_parameters()})
 
     def update(self) -> dict[str, Any]:
         """One optimizer step; gives its row of metrics, with the loss of the batch before the update.
@@ -173,6 +182,7 @@ def advance(
     missing: list[int],
     parent: Checkpoint | None,
     settings: Training,
+    deadline: Deadline,
 ) -> None:
     """Train until every step of `missing` has its checkpoint.
 
@@ -187,10 +197,17 @@ def advance(
     missing : ascending steps.
     parent : where a cooldown branches from.
     settings : what is kept and logged.
+    deadline : of the job.
+
+    Raises
+    ------
+    OutOfTime
+        If the job has to end before; the state is saved.
+    Stopped
+        If the run has gone wrong, by the policy of `settings.watch`.
     """
-    trainer = Trainer(run, shards, settings)
+    trainer = Trainer(run, shards, settings, initial=False)
     record = Record(trainer, metrics, settings)
-    deadline = Deadline(settings)
     try:
         for target in missing:
             above = trainer.step if record.begun else -1
@@ -203,11 +220,18 @@ def advance(
                         f"{parent.path}: damaged (its checksum is another one); remove it and train {run.parent} again"
                     )
                 _restore(trainer, parent, None)
+            elif not record.begun:
+                trainer.initialize()
+            if trainer.parallel.largest(bool(deadline.reason)):
+                raise OutOfTime(f"{run.name}: {deadline.reason}; nothing was trained since the last checkpoint")
             if resumed or not record.begun:
                 record.begin()
                 log.info("%s: training from step %d to %d", run.name, trainer.step, target)
+                if (passes := run.steps * run.batch_size / trainer.batches.windows) > 1:
+                    log.info("%s: %d steps read the training tokens %.1f times", run.name, run.steps, passes)
             if trainer.step == run.anchor:
                 record.write(trainer.validate())
+            deadline.begin_steps()
             _train_to(target, trainer, checkpoints, record, deadline, identity, settings.keep_checkpoints == "all")
     finally:
         record.close()
@@ -222,16 +246,16 @@ def _train_to(
     while trainer.step < target:
         row = trainer.update()
         events = trainer.watcher.look(row)
-        act = trainer.watcher.act(events, trainer.roll_backs)
+        # All processes do what the most alarmed of them wants: their numbers may differ in rounding.
+        act = ACTS[trainer.parallel.largest(ACTS.index(trainer.watcher.act(events, trainer.roll_backs)))]
         if math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"]):
             record.write(row)
         for event in events:
             record.event(event)
         if act == "stop":
-            record.event({"kind": "stop", "step": row["step"], "because": events[0]["kind"]})
-            raise Stopped(run.name, row["step"], said(events[0]))
+            _stop(trainer, record, row["step"], events)
         if act == "roll_back":
-            _roll_back(trainer, checkpoints, record, identity, row["step"])
+            _roll_back(trainer, checkpoints, record, identity, row["step"], events)
             log_step = trainer.step
             continue
         step = trainer.step
@@ -240,7 +264,7 @@ def _train_to(
             speed = (step - log_step) * run.tokens_per_step / (now - log_time)
             log.info("%s: step %d of %d, loss %.4f, %.0f tokens/s", run.name, step, target, row["loss"], speed)
             log_step, log_time = step, now
-        out_of_time = trainer.parallel.any(deadline.passed())
+        out_of_time = bool(trainer.parallel.largest(deadline.passed()))
         if step % run.evaluate_every == 0 or step == target:
             if not run.is_cooldown or step == run.steps:
                 evaluation = trainer.validate()
@@ -256,18 +280,35 @@ def _train_to(
             raise OutOfTime(f"{run.name}: {deadline.reason}; saved at step {step} of {target}, to go on from there")
 
 
-def _roll_back(trainer: Trainer, checkpoints: Path, record: Record, identity: str, step: int) -> None:
+def _stop(trainer: Trainer, record: Record, step: int, events: list[dict[str, Any]], why: str = "") -> NoReturn:
+    """End the run for good, when all is written: a process that ended before would take the others with it."""
+    kind = events[0]["kind"] if events else "another process"
+    record.event({"kind": "stop", "step": step, "because": why or kind})
+
+    def finish() -> None:
+        record.close()
+        trainer.saver.wait()
+
+    trainer.parallel.first(finish)
+    raise Stopped(
+        trainer.run.name, step, ", ".join(part for part in (said(events[0]) if events else kind, why) if part)
+    )
+
+
+def _roll_back(
+    trainer: Trainer, checkpoints: Path, record: Record, identity: str, step: int, events: list[dict[str, Any]]
+) -> None:
     """Go back some checkpoints, and read on after the batch of `step`, the one at which something went wrong."""
     policy, roll_backs = trainer.watcher.policy, trainer.roll_backs
-    after = trainer.skipped + step
+    after, lr_factor = trainer.skipped + step, trainer.lr_factor * policy.roll_back_lr_factor
     trainer.parallel.first(trainer.saver.wait)
     source = trainer.parallel.first(partial(checkpoint.before, checkpoints, step, policy.roll_back_checkpoints))
     if source is None:
-        raise UserError(f"{trainer.run.name}: no checkpoint to roll back to from step {step}")
+        _stop(trainer, record, step, events, "no checkpoint to roll back to")
     _restore(trainer, source, identity)
-    trainer.skipped = after - trainer.step
-    trainer.lr_factor *= policy.roll_back_lr_factor
-    trainer.roll_backs = roll_backs + 1
+    # Or the next job would go on from what was left behind.
+    trainer.parallel.first(partial(checkpoint.discard, checkpoints, source.step))
+    trainer.skipped, trainer.lr_factor, trainer.roll_backs = after - trainer.step, lr_factor, roll_backs + 1
     record.event(
         {
             "kind": "roll_back",

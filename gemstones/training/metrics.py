@@ -39,12 +39,15 @@ class Metrics:
     """Appends rows to a metrics file; a torn last line, left by a kill, is cut off first."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            with path.open("rb+") as file:
-                content = file.read()
-                file.truncate(content.rfind(b"\n") + 1)
-        self._file = path.open("a")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                with path.open("rb+") as file:
+                    content = file.read()
+                    file.truncate(content.rfind(b"\n") + 1)
+            self._file = path.open("a")
+        except OSError as error:
+            raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row; raises UserError if it cannot be written, such as to a full disk."""
@@ -164,6 +167,7 @@ class Mirror:
         try:
             if self._run is not None:
                 self._run.finish()
+                self._run = None
         except Exception as error:
             self._stop(error)
 

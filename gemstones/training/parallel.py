@@ -20,7 +20,7 @@ import datetime
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -77,6 +77,11 @@ def of(strategy: str) -> Parallel:
         One that does not fit the number of processes.
     """
     rank, world, device = connect()
+    if strategy != "single" and world == 1:
+        raise UserError(
+            f"strategy '{strategy}' shares each step out among processes, and this is the only one; set training.processes, "
+            "or start it by srun or torchrun"
+        )
     if strategy == "single" and world > 1:
         raise UserError(f"strategy 'single' runs in one process, not in {world}; choose ddp, fsdp2, tp or axonn(r,c,d)")
     if split := axonn_split(strategy):
@@ -108,11 +113,9 @@ class Parallel:
         self.part, self.parts = rank, world
         self._copies: dict[tuple[str, str], Tensor] = {}
 
-    def wrap(self, make: Callable[[], Module], initialize: Callable[[Module], None]) -> None:
-        """Have a model with full initial weights, the same whatever the strategy."""
-        module = make()
-        initialize(module)
-        self.module = self.model = module.to(self.device)
+    def wrap(self, make: Callable[[], Module]) -> None:
+        """Have a model; its weights are loaded afterwards, the same whatever the strategy."""
+        self.module = self.model = make().to(self.device)
 
     def accumulate(self, last: bool) -> AbstractContextManager[Any]:
         """Around the backward pass of each part of a step: only after the last one are gradients exchanged."""
@@ -131,27 +134,29 @@ class Parallel:
             distributed.all_reduce(values)
         return values
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is up in any process."""
+    def largest(self, value: int) -> int:
+        """The largest of the processes' values, in every process."""
         if self.world == 1:
-            return flag
-        flags = torch.tensor(float(flag), device=self.device)
-        distributed.all_reduce(flags, distributed.ReduceOp.MAX)
-        return bool(flags)
+            return value
+        values = torch.tensor(value, device=self.device)
+        distributed.all_reduce(values, distributed.ReduceOp.MAX)
+        return int(values)
 
     def first(self, value: Callable[[], T]) -> T:
         """What the first process finds, in every process. An error there is an error everywhere."""
         if self.world == 1:
             return value()
         found: list[Any] = [None, None]
+        raised: Exception | None = None
         if self.rank == 0:
             try:
                 found[0] = value()
-            except UserError as error:
-                found[1] = error
+            except Exception as error:
+                raised = error
+                found[1] = error if isinstance(error, UserError) else UserError(f"the first process failed: {error}")
         distributed.broadcast_object_list(found)
-        if found[1] is not None:
-            raise found[1]
+        if raised or found[1]:
+            raise raised or found[1]
         result: T = found[0]
         return result
 
@@ -163,13 +168,18 @@ class Parallel:
         """This process's part of the full tensor of a parameter, or of one of its moments, on its device."""
         return full.to(self.device)
 
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """This process's part of the parameters, as the optimizer has them, by name."""
+        parameters: Iterator[tuple[str, Tensor]] = self.module.named_parameters()
+        return parameters
+
     def weights(self) -> dict[str, Tensor]:
         """All weights in full, copied to the CPU; only the first process has them. The next call uses the same memory."""
-        return {name: self._full(name, "weight", weight.detach()) for name, weight in self.module.named_parameters()}
+        return {name: self._full(name, "weight", weight.detach()) for name, weight in self.parameters()}
 
     def load_weights(self, full: dict[str, Tensor]) -> None:
         with torch.no_grad():
-            for name, weight in self.module.named_parameters():
+            for name, weight in self.parameters():
                 weight.copy_(self.scatter(name, full[name]))
 
     def moments(self, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
@@ -179,12 +189,12 @@ class Parallel:
                 key: value.cpu().clone() if key == "step" else self._full(name, key, value)
                 for key, value in optimizer.state[weight].items()
             }
-            for name, weight in self.module.named_parameters()
-            if weight in optimizer.state
+            for name, weight in self.parameters()
+            if optimizer.state  # of which each has one after the first step
         }
 
     def load_moments(self, optimizer: torch.optim.Optimizer, full: dict[str, dict[str, Tensor]]) -> None:
-        for name, weight in self.module.named_parameters():
+        for name, weight in self.parameters() if full else ():
             # Keys are interned as torch's own are, so that a resumed run's checkpoint has the same bytes. Clones, since on a
             # CPU these may be the file's pages, and the file may be pruned.
             optimizer.state[weight] = {
@@ -205,8 +215,8 @@ class Parallel:
 
 
 class Ddp(Parallel):
-    def wrap(self, make: Callable[[], Module], initialize: Callable[[Module], None]) -> None:
-        super().wrap(make, initialize)
+    def wrap(self, make: Callable[[], Module]) -> None:
+        super().wrap(make)
         self.model = torch.nn.parallel.DistributedDataParallel(self.module, gradient_as_bucket_view=True)
 
     def accumulate(self, last: bool) -> AbstractContextManager[Any]:

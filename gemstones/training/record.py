@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -62,8 +61,9 @@ class Record:
         """A line of `events.jsonl`, which all recipes of a run share, with the key of this one's metrics."""
         if self._metrics:
             log.warning("%s: step %s: %s", self._trainer.run.name, event["step"], said(event))
-            with (self._path.parent.parent / "events.jsonl").open("a") as file:
-                file.write(json.dumps({"key": self._path.stem, **event}) + "\n")
+            events = Metrics(self._path.parent.parent / "events.jsonl")
+            events.write({"key": self._path.stem, **event})
+            events.close()
 
     def sync(self) -> None:
         if self._metrics:

@@ -15,6 +15,7 @@ from gemstones.errors import UserError
 from gemstones.study import Watch
 
 Act = Literal["record", "roll_back", "stop"]
+ACTS: tuple[Act, ...] = ("record", "roll_back", "stop")  # the last is the strongest
 # What a spike is measured by, beside the loss itself.
 SPIKING = ("loss", "gradient_norm")
 # A spike needs so many steps to be compared with.

@@ -1,6 +1,7 @@
 """A checkpoint is whole or left out, and pruning never takes a milestone."""
 
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,8 @@ def test_a_checkpoint_without_its_sidecar_does_not_exist(tmp_path: Path) -> None
     save(tmp_path, 5)
     save(tmp_path, 10).sidecar.unlink()  # as if killed between the two files
     assert [found.step for found in checkpoint.available(tmp_path)] == [5]
+    checkpoint.clean(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000005.json", "step-00000005.pt"]
 
 
 def test_pruning_keeps_milestones_the_two_newest_and_the_current_one(tmp_path: Path) -> None:
@@ -71,6 +74,36 @@ def test_pruning_keeps_milestones_the_two_newest_and_the_current_one(tmp_path: P
     checkpoint.prune(tmp_path, current=15)
     assert [found.step for found in checkpoint.available(tmp_path)] == [10, 15, 25, 30]
     assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_going_back_ends_at_a_milestone_and_passes_over_what_is_damaged(tmp_path: Path) -> None:
+    for step in (5, 10, 15, 20, 25):
+        save(tmp_path, step, milestone=step == 10)
+    flip_a_bit(checkpoint.path_of(tmp_path, 20))
+
+    def back(number: int) -> int | None:
+        found = checkpoint.before(tmp_path, 25, number)
+        return found.step if found else None
+
+    assert [back(number) for number in (1, 2, 3)] == [15, 10, 10]
+    assert checkpoint.before(tmp_path, 5, 1) is None
+    checkpoint.discard(tmp_path, above=5)
+    assert [found.step for found in checkpoint.available(tmp_path)] == [5, 10]
+
+
+def test_a_checkpoint_is_written_while_training_goes_on_but_one_at_a_time() -> None:
+    done, go, saver = [], threading.Event(), checkpoint.Saver()
+    saver.start(lambda: (go.wait(10), done.append(1)))
+    assert not done
+    threading.Timer(0.1, go.set).start()
+    saver.start(lambda: done.append(2))
+    assert done[0] == 1
+    saver.wait()
+    assert done == [1, 2]
+    saver.start(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        saver.wait()
+    saver.wait()  # it has been said
 
 
 def test_a_milestone_stays_one_when_written_again(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """`gemstones train` as a process: killed, repeated, misused."""
 
+import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from gemstones.training import deadline
 from gemstones.training import job as jobs
 from gemstones.training.deadline import CONTINUE
 
-from .conftest import assert_same_state, losses, make_job, make_run
+from .conftest import Train, assert_same_state, losses, make_job, make_run
 
 RUN = make_run(steps=150)
 HEAVY = "torch", "litgpt", "wandb", "pandas"
@@ -82,7 +85,7 @@ def until_end(arguments: list[str]) -> list[int]:
     return statuses
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 @pytest.mark.parametrize("parallel", [{}, {"strategy": "ddp", "processes": 2}])
 def test_a_signal_saves_and_asks_to_go_on(
     shards: Path, tmp_path: Path, number: signal.Signals, parallel: dict[str, Any]
@@ -106,13 +109,57 @@ def test_a_signal_saves_and_asks_to_go_on(
         assert_same_state(*(tmp_path / name / "32x1" / "steps" / "150.json" for name in ("told", "straight")))
 
 
-def test_a_job_stops_by_itself_before_its_time_is_over(shards: Path, tmp_path: Path) -> None:
-    """Of 0.1 minutes, it leaves 0.095: some 0.3 seconds to train."""
-    statuses = until_end(command(tmp_path, shards, walltime_minutes=0.1, save_minutes_before=0.095))
-    assert statuses[-1] == 0
-    assert statuses[:-1] == [CONTINUE] * (len(statuses) - 1)
-    assert len(statuses) > 1
-    assert rows(tmp_path).count('"train"') == 150
+def test_a_job_stops_by_itself_before_its_time_is_over(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock goes on by a minute each time that it is read: of an hour, five minutes are left for saving."""
+    minutes = itertools.count()
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: 60.0 * next(minutes))
+    straight = train(tmp_path / "straight", 150, make_job(RUN))
+    taken = []
+    while not (manifest := tmp_path / "parts/32x1/steps/150.json").exists():
+        before = rows(tmp_path / "parts").count('"train"')
+        with suppress(deadline.OutOfTime):
+            train(tmp_path / "parts", 150, make_job(RUN), walltime_minutes=60)
+        taken.append(rows(tmp_path / "parts").count('"train"') - before)
+    assert 50 <= taken[0] == taken[1] <= 55
+    assert sum(taken) == 150
+    assert_same_state(manifest, straight)
+
+
+def test_of_a_short_job_no_more_than_half_goes_by_unused(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(deadline.signal, "signal", lambda *_: None)
+    short = deadline.Deadline(Training(walltime_minutes=4, save_minutes_before=5))
+    short.begin_steps()
+    for now[0] in (60.0, 110.0):
+        assert short.passed() == (now[0] + 60 > 120)
+
+
+@pytest.mark.parametrize("phase", ["before its first step", "between its runs"])
+def test_a_signal_is_not_lost(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+    """Not while a job starts, nor in the last evaluation of a run that others follow in the same job."""
+    from gemstones.training import loop
+
+    first, second = make_run(name="32x1-lr-1", phase="lr_transfer"), make_run(name="32x1-lr-2", phase="lr_transfer")
+
+    class Told(loop.Trainer):
+        def __init__(self, *given: Any, **options: Any) -> None:
+            super().__init__(*given, **options)
+            if phase == "before its first step":
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def validate(self) -> dict[str, Any]:
+            if self.step == 20:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().validate()
+
+    monkeypatch.setattr(loop, "Trainer", Told)
+    with pytest.raises(deadline.OutOfTime, match="told to stop by SIGTERM"):
+        train(tmp_path, 20, make_job(second, before=(first,)))
+    assert (tmp_path / "32x1-lr-1/steps/20.json").exists() == (phase == "between its runs")
+    assert '"train"' not in "".join(path.read_text() for path in tmp_path.glob("32x1-lr-2/metrics/*"))
 
 
 def test_time_left_is_slurms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

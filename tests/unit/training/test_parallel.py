@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from gemstones.errors import UserError
 from gemstones.study import Training
 from gemstones.training import launch, parallel
 from tests.unit.training import strategies
+
+from .conftest import Train, losses, make_job, make_run, state
 
 TWO = ("ddp", "axonn(1,1,2)", "fsdp2", "axonn(2,1,1)", "tp", "axonn(1,2,1)", "axonn(1,1,1)")
 FOUR = ("fsdp2", "axonn(1,1,4)", "ddp", "axonn(2,1,2)", "tp", "axonn(1,2,2)", "axonn(2,2,1)", "axonn(1,1,2)")
@@ -96,6 +99,28 @@ def test_mixed_precision_is_that_of_one_process_but_for_rounding(
                 assert norm == pytest.approx(their_norm, rel=1e-2), item["strategy"]
 
 
+def test_every_strategy_goes_on_from_its_own_jobs_and_from_others(train: Train, shards: Path, tmp_path: Path) -> None:
+    """As jobs do: an evaluation comes before each checkpoint, and the next job starts from that."""
+    chain = ("fsdp2", "fsdp2", "tp", "tp", "axonn(1,1,2)", "axonn(1,1,2)", "ddp", "ddp", "single")
+    run = make_run(steps=5 * len(chain), depth=2, scaling_depth=2)
+    straight = train(tmp_path / "straight", run.steps, make_job(run))
+    for number, strategy in enumerate(chain, start=1):
+        output = tmp_path / f"32x1/steps/{5 * number}.json"
+        settings = {"wandb_mode": "disabled", "strategy": strategy, "processes": 1 if strategy == "single" else 2}
+        command = [
+            sys.executable, "-m", "gemstones", "train", make_job(run).model_dump_json(), "--data", str(shards),
+            "--until", str(5 * number), "--output", str(output), "--settings", json.dumps(settings),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found = state(output)
+        assert list(found["optimizer"]) == list(found["model"]), strategy
+    for kind in ("validation", "train"):
+        ours, theirs = losses(output, kind), losses(straight, kind)
+        assert list(ours) == list(theirs)
+        assert list(ours.values()) == pytest.approx(list(theirs.values()), rel=1e-5)
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 class TestCompiled:
     def test_one_process(self, shards: Path, single: Path, tmp_path: Path) -> None:
@@ -117,8 +142,9 @@ def test_a_strategy_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -
     for wrong in ("axon(1,1,2)", "axonn(1,1,0)"):
         with pytest.raises(ValueError, match=r"choose one of single, ddp, fsdp2, tp, axonn\(rows,columns,depth\)"):
             Training(strategy=wrong)
-    with pytest.raises(UserError, match=r"1 processes are no multiple of 1·1·2"):
-        parallel.of("axonn(1,1,2)")
+    for alone in ("ddp", "fsdp2", "tp", "axonn(1,1,1)"):
+        with pytest.raises(UserError, match=r"this is the only one; set training\.processes"):
+            parallel.of(alone)
 
 
 def test_a_process_that_fails_ends_the_others(tmp_path: Path) -> None:
