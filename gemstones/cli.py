@@ -28,6 +28,11 @@ class Commands(TyperGroup):
             message = error.format_message() if isinstance(error, UsageError) else error
             typer.echo(f"error: {message}", err=True)
             raise typer.Exit(1) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            raise typer.Exit(1) from None
 
 
 # Nothing that takes long to load is imported up here, so that a command pays for its own needs only.
@@ -115,6 +120,19 @@ def train(
     except OutOfTime as stopped:
         typer.echo(f"to be continued: {stopped}", err=True)
         raise typer.Exit(CONTINUE) from None
+    except RuntimeError as error:
+        # Of the libraries that connect processes, each has its own words for one that is gone.
+        if launch.processes() == 1 or not any(word in str(error) for word in ("gloo", "NCCL", "onnection")):
+            raise
+        raise UserError(
+            "another process of this job is gone; started again, it goes on from the last checkpoint"
+        ) from None
+    if chosen.compile and launch.processes() > 1:
+        # The compiler's threads now and then end a process with an error, after all is done.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 @app.command()

@@ -502,8 +502,9 @@ class Study(Config):
                 faults.append(f"figures.{name}.fits: a figure of kind {figure.kind} draws at least one fit")
             if figure.selection:
                 known(f"figures.{name}.selection", figure.selection, "selection", selections)
-            if figure.kind == "lr_transfer" and not (self.runs and self.runs.lr_transfer):
-                faults.append(f"figures.{name}.kind: the figure needs the section 'runs.lr_transfer'")
+            own = figure.kind in ("cooldown", "lr_ablation") and self.losses.sources == ("trained",)
+            if (own or figure.kind == "lr_transfer") and not getattr(self.runs, figure.kind, None):
+                faults.append(f"figures.{name}.kind: the figure needs the section 'runs.{figure.kind}'")
             section = needed.get(figure.kind)
             if section and not getattr(self, section):
                 faults.append(f"figures.{name}.kind: the figure needs the section '{section}'")
@@ -543,7 +544,7 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
         One line a fault: the file, the key's path, what is wrong and what would be right.
     """
     from gemstones.losses.selections import check_queries
-    from gemstones.suite.memory import check_memory
+    from gemstones.suite.memory import check_devices
     from gemstones.suite.runs import check_runs
 
     try:
@@ -551,7 +552,7 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
         check_queries({f"selections.{name}": query for name, query in study.selections.items()})
         check_queries({f"losses.exclusions.{name}.query": it.query for name, it in study.losses.exclusions.items()})
         check_runs(study)
-        check_memory(study)
+        check_devices(study)
     except ValidationError as error:
         raise UserError("\n".join(f"{source}: {line}" for line in fault_lines(error, Study))) from None
     except UserError as error:

@@ -7,6 +7,8 @@ themselves (some 300 MB on a CPU) and what an allocator wastes come on top.
 
 from __future__ import annotations
 
+import math
+
 from gemstones.errors import UserError
 from gemstones.study import Study, axonn_split
 from gemstones.suite import counting
@@ -17,6 +19,44 @@ FP32, BF16 = 4, 2
 MOMENTS = 2 * FP32
 
 
+def planned_processes(study: Study, run: Run) -> int:
+    """How many processes share a run's steps: as many as the config says, or one for each device that srun starts them on."""
+    if study.training.strategy == "single" or study.training.processes > 1:
+        return study.training.processes
+    return throughput(study, run)[0] * study.plan.gpus_per_node
+
+
+def check_devices(study: Study) -> None:
+    """Fail early on steps that cannot be shared as the config wants it; raises UserError with the key at fault."""
+    strategy = study.training.strategy
+    for run in all_runs(study):
+        processes = planned_processes(study, run)
+        if strategy == "single" and processes > 1:
+            raise UserError(
+                f"training.processes: strategy 'single' is one process, not {processes}; choose another training.strategy"
+            )
+        if strategy != "single" and processes == 1:
+            raise UserError(
+                f"training.strategy: '{strategy}' shares each step out among processes, and {run.name} has one; "
+                "set training.processes, or plan.gpus_per_node"
+            )
+        together = math.prod(axonn_split(strategy) or (1,))
+        if processes % together:
+            raise UserError(
+                f"training.strategy: '{strategy}' takes a multiple of {together} processes, and {run.name} has {processes}"
+            )
+        if strategy != "tp" and run.batch_size % processes:
+            raise UserError(
+                f"recipe.batch_size: {run.batch_size} sequences cannot be split evenly over the {processes} processes of {run.name}"
+            )
+        if strategy == "tp" and (run.width % processes or run.vocabulary_size % processes):
+            raise UserError(
+                f"training.strategy: 'tp' splits width and vocabulary of {run.name} ({run.width} and {run.vocabulary_size}) "
+                f"evenly, which {processes} processes cannot"
+            )
+    _check_memory(study)
+
+
 def planned_memory_bytes(study: Study, run: Run, micro_batch_size: int | None = None) -> float:
     """Bytes of each device at the peak of a run's steps, on the planned nodes with the config's strategy.
 
@@ -24,9 +64,7 @@ def planned_memory_bytes(study: Study, run: Run, micro_batch_size: int | None = 
     ----------
     micro_batch_size : instead of the config's.
     """
-    training, processes = study.training, study.training.processes
-    if training.strategy != "single" and processes == 1:  # srun starts its own
-        processes = throughput(study, run)[0] * study.plan.gpus_per_node
+    training, processes = study.training, planned_processes(study, run)
     share = -(-run.batch_size // (1 if training.strategy == "tp" else processes))
     sequences = min(micro_batch_size or training.micro_batch_size or share, share)
     return step_memory_bytes(
@@ -41,7 +79,7 @@ def planned_memory_bytes(study: Study, run: Run, micro_batch_size: int | None = 
     )
 
 
-def check_memory(study: Study) -> None:
+def _check_memory(study: Study) -> None:
     """Raises UserError if a run's steps do not fit into `plan.gpu_memory_gb`, naming the one that takes most."""
     limit, runs = study.plan.gpu_memory_gb, all_runs(study)
     if limit is None or not runs:
@@ -51,9 +89,9 @@ def check_memory(study: Study) -> None:
     if needed > 1e9 * limit:
         least = max(planned_memory_bytes(study, run, micro_batch_size=1) for run in runs)
         raise UserError(
-            f"plan.gpu_memory_gb: a step of {largest.name} takes {needed / 1e9:.1f} GB of each device, of {limit:g}; "
+            f"plan.gpu_memory_gb: a step of {largest.name} takes {needed / 1e9:.3g} GB of each device, of {limit:g}; "
             + (
-                f"set training.micro_batch_size lower (at 1 no run takes more than {least / 1e9:.1f} GB)"
+                f"set training.micro_batch_size lower (at 1 no run takes more than {least / 1e9:.3g} GB)"
                 if least <= 1e9 * limit
                 else "choose another training.strategy, or more nodes"
             )

@@ -232,7 +232,10 @@ def _parents(runs: list[Run], parents: list[Segment]) -> tuple[tuple[str, int], 
 
 def _chain(study: Study, run: Run, anchors: list[int]) -> list[Segment]:
     _, seconds_per_step = throughput(study, run)
-    fitting = int(60 * study.plan.walltime_minutes * study.plan.usable / seconds_per_step)
+    walltime, before = study.plan.walltime_minutes, study.training.save_minutes_before
+    # A job stops by itself before its end (see training.deadline).
+    minutes = min(walltime * study.plan.usable, walltime - min(before, walltime / 2))
+    fitting = int(60 * minutes / seconds_per_step)
     length = min(fitting, study.plan.segment_steps or fitting)
     if not run.is_cooldown:
         # End where an evaluation is due anyway, so that a segment adds no checkpoint of its own.
@@ -315,6 +318,10 @@ def _check_branches(study: Study, where: str, section: Branches, fractions: tupl
             raise UserError(f"{where}.anchors: {anchor} lies beyond the main run's {steps} steps")
         if cooldown_end(anchor, min(fractions)) <= anchor:
             raise UserError(f"{where}.anchors: a cooldown from step {anchor} would have no step; choose a later one")
+        if anchor * study.recipe.batch_size * study.suite.context_length < study.recipe.warmup_tokens:
+            raise UserError(
+                f"{where}.anchors: {anchor} lies within the warm-up of the learning rate; choose a later step"
+            )
     for shape, skipped in section.exclude_anchors.items():
         if shape not in shapes.selected(study.suite) or set(skipped) - set(section.anchors):
             raise UserError(

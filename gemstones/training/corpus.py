@@ -142,7 +142,11 @@ def _json_lines(path: Path, name: str) -> Iterator[tuple[str, str]]:
                     f"data.corpus: {path}, line {number}: not a JSON object with the field 'text'"
                 ) from None
             # Half a surrogate pair is legal in JSON and in no encoding.
-            yield str(document.get("id", f"{name}:{number}")), text.encode(errors="replace").decode()
+            document_id = document.get("id")
+            yield (
+                f"{name}:{number}" if document_id is None else str(document_id),
+                text.encode(errors="replace").decode(),
+            )
 
 
 def position(document_id: str) -> float:

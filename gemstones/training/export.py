@@ -64,11 +64,12 @@ class Trained:
 
     @property
     def repository(self) -> str:
-        return f"Gemstone-{self.run.shape}" + ("" if self.run.phase == "main" else f"_{self.run.phase}")
+        of_rate = f"_{self.run.name.rpartition('-')[2]}" if self.run.phase == "lr_transfer" else ""
+        return f"Gemstone-{self.run.shape}" + ("" if self.run.phase == "main" else f"_{self.run.phase}{of_rate}")
 
     @property
     def revision(self) -> str:
-        if self.run.phase == "cooldown":
+        if self.run.is_cooldown:
             return f"step_{self.run.anchor:08d}_cooldown_{self.step:08d}"
         return f"step_{self.step:08d}"
 

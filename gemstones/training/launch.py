@@ -57,6 +57,8 @@ def run(number: int, command: Sequence[str]) -> int:
         running = [process for process in running if process.poll() is None]
     # The first failure counts: the others fail since that one is gone. All stop with the same status when out of time.
     failed = next((process.returncode for process in started if process.returncode), 0)
+    if failed < 0:
+        print(f"error: one of {len(started)} processes was ended by {signal.Signals(-failed).name}", file=sys.stderr)
     end = time.monotonic() + GRACE
     for process in running:
         try:

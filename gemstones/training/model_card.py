@@ -94,12 +94,15 @@ def _text(trained: Trained, state: dict[str, Any], curves: dict[str, dict[int, f
     params, tokens = counting.params(*shape), step * run.tokens_per_step
     flops_per_token = counting.flops_per_token(*shape)
     evaluated = max(curves["validation"])
-    kind = {
-        "main": "trained with a constant learning rate after a linear warm-up",
-        "lr_ablation": "trained as the main run of its shape, but with another learning rate (`_lr_ablation`)",
-        "cooldown": f"branched from `Gemstone-{run.shape}` at step {run.anchor}, with the learning rate going linearly to "
-        f"zero at step {run.steps} (`_cooldown`)",
-    }[run.phase]
+    if run.is_cooldown:
+        kind = (
+            f"branched from `Gemstone-{run.shape}` at step {run.anchor}, with the learning rate going linearly to "
+            f"zero at step {run.steps} (`_{run.phase}`)"
+        )
+    elif run.phase == "main":
+        kind = "trained with a constant learning rate after a linear warm-up"
+    else:
+        kind = f"trained as the main run of its shape would be, but with another learning rate (`_{run.phase}`)"
     results = {
         "parameters": f"{params:,}",
         "parameters without input embedding": f"{counting.params_no_input_embedding(*shape):,}",

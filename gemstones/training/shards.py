@@ -74,6 +74,8 @@ def build(
         sums = ", ".join(f"{record[split]['documents']} {split}" for split in ("train", "validation"))
         log.info("%d of %d: %s, documents: %s", len(records), len(pieces), record["name"], sums)
     documents = {split: sum(record[split]["documents"] for record in records) for split in ("train", "validation")}
+    if not any(documents.values()):
+        raise UserError(f"data.corpus: '{data.corpus}' has no documents")
     for split, count in documents.items():
         if not count:
             raise UserError(

@@ -83,6 +83,11 @@ def test_sections_are_frozen_and_closed():
             {"kind": "lr_transfer"},
             r"figures\.lr_transfer\.kind: the figure needs the section 'runs\.lr_transfer'",
         ),
+        (
+            ["runs"],
+            {"main": {"steps": 300, "evaluate_every": 30}, "lr_ablation": {"steps": 300}},
+            r"figures\.cooldown\.kind: the figure needs the section 'runs\.cooldown'",
+        ),
         (["overspend", "step"], 9000, r"overspend\.step: 9000 lies beyond the main run's"),
         (["losses", "sources"], [], r"losses\.sources: name 'trained', 'released' or both"),
         (

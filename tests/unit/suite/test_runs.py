@@ -171,6 +171,8 @@ def test_runs_that_cannot_be_name_their_key(mini):
         check_runs(with_cooldown(anchors=(500,)))
     with pytest.raises(UserError, match=r"runs\.cooldown\.anchors: a cooldown from step 5"):
         check_runs(with_cooldown(anchors=(5,)))
+    with pytest.raises(UserError, match=r"runs\.cooldown\.anchors: 30 lies within the warm-up"):
+        check_runs(with_cooldown(anchors=(30,)))
     with pytest.raises(UserError, match=r"runs\.cooldown: 40x2 is not a shape of this suite"):
         check_runs(with_cooldown(shapes=("40x2",)))
     with pytest.raises(UserError, match=r"runs\.cooldown\.anchors: a step is named twice"):
@@ -195,6 +197,42 @@ def test_runs_that_cannot_be_name_their_key(mini):
         check_runs(change(mini, suite={"targets": {**mini.suite.targets, "big": 9_000_000}}))
     with pytest.raises(UserError, match=r"plan\.throughput: 40x2 is not a shape of this suite"):
         check_runs(change(mini, plan={"throughput": {"40x2": None}}))
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        (
+            {"strategy": "axonn(1,1,7)"},
+            r"training\.strategy: 'axonn\(1,1,7\)' takes a multiple of 7 processes, and 256x23 has 64",
+        ),
+        ({"processes": 2}, r"training\.processes: strategy 'single' is one process, not 2"),
+        (
+            {"strategy": "ddp", "processes": 3},
+            r"recipe\.batch_size: 2048 sequences .* evenly over the 3 processes of 256x23",
+        ),
+        ({"strategy": "tp", "processes": 7}, r"'tp' splits width and vocabulary of 256x23 \(256 and 50304\)"),
+    ],
+)
+def test_a_strategy_that_does_not_fit_the_plan_names_its_key(training, message):
+    with pytest.raises(UserError, match=message):
+        load({**config_of("frontier"), "training": training})
+
+
+def test_a_strategy_of_several_processes_needs_them():
+    with pytest.raises(
+        UserError, match=r"training\.strategy: 'ddp' shares .* and 16x2 has one; set training\.processes"
+    ):
+        load({**config_of("config"), "training": {"strategy": "ddp"}})
+
+
+def test_segments_end_before_jobs_stop_by_themselves(frontier):
+    assert (
+        60 * plan_table(frontier)["hours"].max()
+        <= frontier.plan.walltime_minutes - frontier.training.save_minutes_before
+    )
+    careful = change(frontier, training={"save_minutes_before": 20.0})
+    assert 60 * plan_table(careful)["hours"].max() <= 100
 
 
 def test_a_plan_says_what_each_device_holds_and_refuses_what_does_not_fit(frontier):

@@ -181,13 +181,22 @@ def test_revisions_are_named_as_the_released_ones(train: Train, tmp_path: Path) 
     main = train(tmp_path / "training", 10, make_job(checkpoints=(5,)))
     ablation = train(tmp_path / "training", 5, make_job(make_run(name="32x1-lr_ablation", phase="lr_ablation")))
     cooldown = train(tmp_path / "training", 8, make_job(make_cooldown(5, 8)), (main,))
+    other = make_cooldown(5, 9).model_copy(update={"name": "32x1-cooldown-5-80", "phase": "cooldown_ablation"})
+    others = [
+        train(tmp_path / "training", 9, make_job(other), (main,)),
+        train(tmp_path / "training", 5, make_job(make_run(name="32x1-lr-2", phase="lr_transfer", lr=0.02))),
+    ]
     folders = [
-        export(manifest, tmp_path / "out").relative_to(tmp_path / "out") for manifest in (main, ablation, cooldown)
+        export(manifest, tmp_path / "out").relative_to(tmp_path / "out")
+        for manifest in (main, ablation, cooldown, *others)
     ]
     assert [folder.as_posix() for folder in folders] == [
         "Gemstone-32x1/step_00000010",
         "Gemstone-32x1_lr_ablation/step_00000005",
         "Gemstone-32x1_cooldown/step_00000005_cooldown_00000008",
+        # And those that were never released.
+        "Gemstone-32x1_cooldown_ablation/step_00000005_cooldown_00000009",
+        "Gemstone-32x1_lr_transfer_2/step_00000005",
     ]
     # Without the tokens' manifest there is no tokenizer, and nothing is said of one.
     assert not (tmp_path / "out" / folders[0] / "tokenizer.json").exists()
