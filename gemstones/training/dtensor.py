@@ -12,6 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+from gemstones.errors import UserError
 from gemstones.training.parallel import Module, Parallel, Tensor
 
 
@@ -70,6 +71,11 @@ class Tp(Sharded):
 
     def wrap(self, make: Callable[[], Module]) -> None:
         super().wrap(make)
+        width, vocabulary = self.module.config.n_embd, self.module.config.padded_vocab_size
+        if width % self.world or vocabulary % self.world:
+            raise UserError(
+                f"strategy 'tp' splits width and vocabulary ({width} and {vocabulary}) evenly, which {self.world} processes cannot"
+            )
         whole_out = ColwiseParallel(output_layouts=Replicate())
         plan: dict[str, Any] = {"lm_head": whole_out, "transformer.wte": RowwiseParallel(input_layouts=Replicate())}
         for block in range(len(self.module.transformer.h)):

@@ -14,7 +14,7 @@ NORMS = {"norm_1", "norm_2", "ln_f"}
 class AdamW(torch.optim.AdamW):
     """torch's AdamW without its guards against torch.compile.
 
-    The guards import torch._dynamo, which takes 2 CPU-seconds, only to keep it out; nothing is compiled here.
+    The guards import torch._dynamo, which takes 2 CPU-seconds, only to keep it out; the optimizer is never compiled.
     """
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
