@@ -117,22 +117,26 @@ def train(
             parents=parents or (),
             settings=chosen,
         )
+        status = 0
     except OutOfTime as stopped:
-        typer.echo(f"to be continued: {stopped}", err=True)
-        raise typer.Exit(CONTINUE) from None
+        if launch.rank() == 0:
+            typer.echo(f"to be continued: {stopped}", err=True)
+        status = CONTINUE
     except RuntimeError as error:
-        # Of the libraries that connect processes, each has its own words for one that is gone.
-        if launch.processes() == 1 or not any(word in str(error) for word in ("gloo", "NCCL", "onnection")):
+        lost = ("closed by peer", "reset by peer", "remote process exited", "Broken pipe", "Socket closed")
+        if launch.processes() == 1 or not any(words in str(error) for words in lost):
             raise
         raise UserError(
-            "another process of this job is gone; started again, it goes on from the last checkpoint"
+            "the connection to another process of this job is lost; if that one has ended, start again, and it goes on from "
+            f"the last checkpoint ({str(error).splitlines()[0]})"
         ) from None
     if chosen.compile and launch.processes() > 1:
         # The compiler's threads now and then end a process with an error, after all is done.
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(status)
+    raise typer.Exit(status)
 
 
 @app.command()

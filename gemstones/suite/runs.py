@@ -232,9 +232,9 @@ def _parents(runs: list[Run], parents: list[Segment]) -> tuple[tuple[str, int], 
 
 def _chain(study: Study, run: Run, anchors: list[int]) -> list[Segment]:
     _, seconds_per_step = throughput(study, run)
-    walltime, before = study.plan.walltime_minutes, study.training.save_minutes_before
+    usable = study.plan.walltime_minutes * study.plan.usable
     # A job stops by itself before its end (see training.deadline).
-    minutes = min(walltime * study.plan.usable, walltime - min(before, walltime / 2))
+    minutes = usable - min(study.training.save_minutes_before, usable / 2)
     fitting = int(60 * minutes / seconds_per_step)
     length = min(fitting, study.plan.segment_steps or fitting)
     if not run.is_cooldown:

@@ -35,8 +35,9 @@ class Deadline:
 
     def __init__(self, settings: Training) -> None:
         self.reason = ""
-        self._step = self._told = time.monotonic()
+        self._step = time.monotonic()
         self._longest = 0.0
+        self._interrupted: float | None = None
         left = _minutes_left() if settings.walltime_minutes is None else settings.walltime_minutes
         # Of a short job, no more than half goes by unused.
         self._end = None if left is None else self._step + 60 * (left - min(settings.save_minutes_before, left / 2))
@@ -47,6 +48,12 @@ class Deadline:
         """Steps follow: what went before them is none."""
         self._step = time.monotonic()
 
+    def over(self) -> bool:
+        """Whether to stop what is no step, such as waiting."""
+        if self._end is not None and time.monotonic() > self._end and not self.reason:
+            self.reason = "the time is over"
+        return bool(self.reason)
+
     def passed(self) -> bool:
         """Whether to save and stop now; called once a step, so that another step of the longest length still fits."""
         now = time.monotonic()
@@ -56,10 +63,10 @@ class Deadline:
         return bool(self.reason)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.reason and time.monotonic() - self._told > 1:
-            raise KeyboardInterrupt  # someone is impatient
-        if not self.reason:
-            self._told = time.monotonic()
+        if number == signal.SIGINT:
+            self._interrupted = self._interrupted or time.monotonic()
+            if time.monotonic() - self._interrupted > 1:
+                raise KeyboardInterrupt  # someone is impatient
         self.reason = f"told to stop by {signal.Signals(number).name}"
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -32,7 +32,7 @@ from gemstones.suite.runs import Run
 from gemstones.training import checkpoint
 from gemstones.training.checkpoint import Checkpoint
 from gemstones.training.data import read_manifest
-from gemstones.training.deadline import Deadline
+from gemstones.training.deadline import Deadline, OutOfTime
 from gemstones.training.launch import processes
 from gemstones.training.metrics import last_validation_loss
 from gemstones.training.watch import Stopped
@@ -169,8 +169,8 @@ def _reach(
 
     # In each process of several, all but the first wait here for what that one finds.
     first, shared = _processes()
-    with _alone(home, first, shared):
-        stopped = _stopped(run, home, [*parents, *([output] if output.exists() else [])])
+    with _alone(home, first, shared, deadline):
+        stopped = shared(lambda: _stopped(run, home, [*parents, *([output] if output.exists() else [])]))
         missing = shared(lambda: _missing(home, until, asked))
         if missing and not stopped:
             from gemstones.training import loop
@@ -208,10 +208,20 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _processes() -> tuple[bool, Callable[[Callable[[], T]], T]]:
+class Shared(Protocol):
+    """Gives all processes what the first one finds."""
+
+    def __call__(self, find: Callable[[], T], /) -> T: ...
+
+
+def _here(find: Callable[[], T]) -> T:
+    return find()
+
+
+def _processes() -> tuple[bool, Shared]:
     """Whether this is the first process, and what gives all of them what that one finds."""
     if processes() == 1:
-        return True, lambda find: find()
+        return True, _here
     from gemstones.training.parallel import Parallel, connect
 
     all_of_them = Parallel(*connect())
@@ -219,18 +229,20 @@ def _processes() -> tuple[bool, Callable[[Callable[[], T]], T]]:
 
 
 @contextmanager
-def _alone(home: Home, first: bool, shared: Callable[[Callable[[], bool]], bool]) -> Iterator[None]:
+def _alone(home: Home, first: bool, shared: Shared, deadline: Deadline) -> Iterator[None]:
     """Wait until no other job trains this run: a killed Snakemake leaves its jobs running, and would start them twice.
 
     The lock is the kernel's, so it ends with the process that holds it, however that ends. Of several processes the first one
     holds it; the others ask now and then, since one that only waits for long is taken for lost.
     """
     with ExitStack() as stack:
-        if first:
-            home.lock.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(home.lock.open("w"))
+        files_held: list[IO[str]] = []
 
         def lock() -> bool:
+            if not files_held:
+                home.lock.parent.mkdir(parents=True, exist_ok=True)
+                files_held.append(stack.enter_context(home.lock.open("w")))
+            file = files_held[0]
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -246,6 +258,10 @@ def _alone(home: Home, first: bool, shared: Callable[[Callable[[], bool]], bool]
         while not shared(lock):
             if first and not waits:
                 log.warning("%s: another process is training this run; waiting for it", home.lock)
+            if shared(lambda: deadline.over()):
+                raise OutOfTime(
+                    f"{home.lock}: {deadline.reason or 'told to stop'} while another process trained this run"
+                )
             time.sleep(min(waits := waits + 1, 10))
         yield
 

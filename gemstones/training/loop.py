@@ -223,7 +223,8 @@ def advance(
             elif not record.begun:
                 trainer.initialize()
             if trainer.parallel.largest(bool(deadline.reason)):
-                raise OutOfTime(f"{run.name}: {deadline.reason}; nothing was trained since the last checkpoint")
+                _finish(trainer, record)
+                raise OutOfTime(f"{run.name}: {_reason(deadline)}; nothing was trained since the last checkpoint")
             if resumed or not record.begun:
                 record.begin()
                 log.info("%s: training from step %d to %d", run.name, trainer.step, target)
@@ -277,22 +278,33 @@ def _train_to(
         if out_of_time or step == target:
             trainer.parallel.first(trainer.saver.wait)
         if out_of_time and step < target:
-            raise OutOfTime(f"{run.name}: {deadline.reason}; saved at step {step} of {target}, to go on from there")
+            _finish(trainer, record)
+            raise OutOfTime(f"{run.name}: {_reason(deadline)}; saved at step {step} of {target}, to go on from there")
 
 
 def _stop(trainer: Trainer, record: Record, step: int, events: list[dict[str, Any]], why: str = "") -> NoReturn:
-    """End the run for good, when all is written: a process that ended before would take the others with it."""
+    """End the run for good."""
     kind = events[0]["kind"] if events else "another process"
     record.event({"kind": "stop", "step": step, "because": why or kind})
 
-    def finish() -> None:
-        record.close()
-        trainer.saver.wait()
-
-    trainer.parallel.first(finish)
+    _finish(trainer, record)
     raise Stopped(
         trainer.run.name, step, ", ".join(part for part in (said(events[0]) if events else kind, why) if part)
     )
+
+
+def _finish(trainer: Trainer, record: Record) -> None:
+    """Close all that is written, while the other processes wait: one that ends takes the others with it."""
+
+    def close() -> None:
+        record.close()
+        trainer.saver.wait()
+
+    trainer.parallel.first(close)
+
+
+def _reason(deadline: Deadline) -> str:
+    return deadline.reason or "another process has to stop"
 
 
 def _roll_back(

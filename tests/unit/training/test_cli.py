@@ -1,5 +1,6 @@
 """`gemstones train` as a process: killed, repeated, misused."""
 
+import fcntl
 import itertools
 import json
 import os
@@ -185,6 +186,22 @@ def test_two_processes_on_one_run_take_turns(shards: Path, tmp_path: Path) -> No
     assert sum("another process is training this run" in text for text in shown) == 1
     (record,) = tmp_path.glob("32x1/metrics/*.jsonl")
     assert record.read_text().count('"kind": "train"') == 150
+
+
+def test_a_job_that_waits_for_another_can_be_stopped(train: Train, shards: Path, tmp_path: Path) -> None:
+    train(tmp_path, 5, make_job(RUN))
+    (lock,) = tmp_path.glob("32x1/checkpoints/*/lock")
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "gemstones", *command(tmp_path, shards)], stderr=subprocess.PIPE, text=True
+        )
+        assert waiting.stderr is not None
+        assert "another process is training this run" in waiting.stderr.readline()
+        waiting.send_signal(signal.SIGTERM)
+        errors = waiting.communicate(timeout=60)[1]
+    assert waiting.returncode == CONTINUE, errors
+    assert "told to stop by SIGTERM while another process trained this run" in errors
 
 
 def test_what_a_kill_left_half_written_is_removed(shards: Path, tmp_path: Path) -> None:
