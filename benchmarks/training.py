@@ -41,10 +41,10 @@ from gemstones.training import checkpoint
 from gemstones.training.data import Tokens
 from gemstones.training.initialization import initialize
 from gemstones.training.job import Job
-from gemstones.training.loop import Trainer
 from gemstones.training.metrics import Metrics
 from gemstones.training.model import build_model
 from gemstones.training.optimizer import decays
+from gemstones.training.trainer import Trainer
 
 # Dense bf16 FLOP/s by the makers' data sheets.
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "MI250X": 191.5e12}

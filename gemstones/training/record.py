@@ -14,7 +14,7 @@ from gemstones.study import Training
 from gemstones.training.metrics import Metrics, Mirror
 
 if TYPE_CHECKING:
-    from gemstones.training.loop import Trainer
+    from gemstones.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 

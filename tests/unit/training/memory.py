@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from gemstones.study import Training
 from gemstones.training import parallel
-from gemstones.training.loop import Trainer
+from gemstones.training.trainer import Trainer
 from tests.unit.training.conftest import make_run
 
 

@@ -15,7 +15,7 @@ from torch import distributed
 
 from gemstones.study import Training
 from gemstones.training import parallel
-from gemstones.training.loop import Trainer
+from gemstones.training.trainer import Trainer
 from tests.unit.training.conftest import make_run
 
 HALF, CLIPPING = 6, 9.0  # of six gradients, some are larger and some are not

@@ -62,7 +62,7 @@ def test_two_jobs_give_what_one_gives(train: Train, straight: Path, tmp_path: Pa
 def test_a_job_that_is_cut_off_between_checkpoints_goes_on(
     train: Train, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gemstones.training.loop import Trainer
+    from gemstones.training.trainer import Trainer
 
     update = Trainer.update
 

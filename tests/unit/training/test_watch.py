@@ -14,7 +14,7 @@ import torch
 
 from gemstones.errors import UserError
 from gemstones.study import Watch
-from gemstones.training import data, loop
+from gemstones.training import data, trainer
 from gemstones.training.deadline import OutOfTime
 from gemstones.training.watch import Watcher
 
@@ -44,7 +44,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[int]]:
             return loss * float("nan") if how == "nan" and read[-1] == BAD else loss
 
         monkeypatch.setattr(data.Batches, "batch", batch)
-        monkeypatch.setattr(loop, "functional", types.SimpleNamespace(cross_entropy=cross_entropy))
+        monkeypatch.setattr(trainer, "functional", types.SimpleNamespace(cross_entropy=cross_entropy))
         return read
 
     return _spoil
@@ -111,22 +111,22 @@ def test_after_a_roll_back_of_several_checkpoints_no_job_goes_on_from_what_was_l
     (act,) = [event for event in events(tmp_path / "whole") if event["kind"] == "roll_back"]
     assert (act["to"], act["skipped"]) == (20, 14)
 
-    update = loop.Trainer.update
+    update = trainer.Trainer.update
 
-    def interrupted(trainer: loop.Trainer) -> dict[str, Any]:
-        if trainer.roll_backs and trainer.step == 24:
+    def interrupted(model: trainer.Trainer) -> dict[str, Any]:
+        if model.roll_backs and model.step == 24:
             os.kill(os.getpid(), signal.SIGTERM)
-        return update(trainer)
+        return update(model)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Trainer, "update", interrupted)
+        patch.setattr(trainer.Trainer, "update", interrupted)
         with pytest.raises(OutOfTime, match="saved at step 25 of 60"):
             train(tmp_path / "parts", 60, make_job(RUN), watch=policy)
     assert_same_state(train(tmp_path / "parts", 60, make_job(RUN), watch=policy), manifest)
 
 
 def test_each_roll_back_lowers_the_learning_rate_again(train: Train, tmp_path: Path, monkeypatch: Any) -> None:
-    honest = loop.functional.cross_entropy
+    honest = trainer.functional.cross_entropy
     calls = iter(range(10**6))
 
     def cross_entropy(*given: Any, **options: Any) -> torch.Tensor:
@@ -134,7 +134,7 @@ def test_each_roll_back_lowers_the_learning_rate_again(train: Train, tmp_path: P
         # Two bad batches in a row, with the same checkpoint before both.
         return loss * float("nan") if loss.requires_grad and next(calls) in (32, 33) else loss
 
-    monkeypatch.setattr(loop, "functional", types.SimpleNamespace(cross_entropy=cross_entropy))
+    monkeypatch.setattr(trainer, "functional", types.SimpleNamespace(cross_entropy=cross_entropy))
     policy = Watch(window=20, on_failure="roll_back", roll_back_lr_factor=0.5)
     manifest = train(tmp_path, 60, make_job(RUN), watch=policy)
     assert [event["lr_factor"] for event in events(tmp_path) if event["kind"] == "roll_back"] == [0.5, 0.25]
@@ -142,7 +142,7 @@ def test_each_roll_back_lowers_the_learning_rate_again(train: Train, tmp_path: P
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(train: Train, tmp_path: Path, monkeypatch: Any) -> None:
-    honest = loop.functional.cross_entropy
+    honest = trainer.functional.cross_entropy
     batches = iter(range(10**6))
 
     def cross_entropy(*given: Any, **options: Any) -> torch.Tensor:
@@ -151,7 +151,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(train: Train, tmp_path: P
             loss.register_hook(lambda gradient: gradient * float("inf"))
         return loss
 
-    monkeypatch.setattr(loop, "functional", types.SimpleNamespace(cross_entropy=cross_entropy))
+    monkeypatch.setattr(trainer, "functional", types.SimpleNamespace(cross_entropy=cross_entropy))
     with pytest.raises(UserError, match=r"stopped at step 13: non finite: loss \d"):
         train(tmp_path, 60, make_job(RUN))
     metrics = next(tmp_path.glob("32x1/metrics/*.jsonl")).read_text()
