@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from gemstones.errors import UserError
 from gemstones.suite.runs import Run
+from gemstones.training import checkpoint
 from gemstones.training.job import Job
 
 from .conftest import Train, assert_same_state, losses, make_cooldown, make_job, make_run, state
@@ -221,6 +223,23 @@ def test_divergence_names_run_and_step_and_keeps_what_was_there(train: Train, tm
 def test_a_job_that_cannot_be_is_named(train: Train, tmp_path: Path, until: int, job: Job, message: str) -> None:
     with pytest.raises(UserError, match=message):
         train(tmp_path, until, job)
+
+
+def test_a_state_stays_as_it_is_until_it_is_written(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written slowly while training goes on, each checkpoint is of the very step at which it was taken."""
+    honest, changed = checkpoint.save, []
+
+    def slow(folder: Path, step: int, state: dict, *, milestone: bool) -> checkpoint.Checkpoint:
+        before = [tensor.clone() for tensor in state["model"].values()]
+        time.sleep(0.1)
+        changed.append(not all(map(torch.equal, before, state["model"].values())))
+        return honest(folder, step, state, milestone=milestone)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    train(tmp_path, 20, make_job(make_run(evaluate_every=2)))
+    assert changed == [False] * 10
 
 
 def test_mixed_precision_trains_too(train: Train, straight: Path, tmp_path: Path) -> None:
