@@ -214,18 +214,80 @@ class Throughput(Config):
     seconds_per_step: Positive
 
 
+class QueueBin(Config):
+    """How long a job of so many nodes may take."""
+
+    nodes: Count = Field(description="at most so many, and more than in the bin before")
+    walltime_minutes: Positive
+
+
+class Queue(Config):
+    """A facility's rules for one partition; limits are those of a single user."""
+
+    bins: Annotated[tuple[QueueBin, ...], Field(min_length=1)]
+    running: Count | None = Field(default=None, description="jobs that run at the same time")
+    eligible: Count | None = Field(default=None, description="waiting jobs that the scheduler looks at")
+    queued: Count | None = Field(default=None, description="jobs running and waiting; more are rejected")
+
+
 class Plan(Config):
     """The recorded plan of segments: how far a run gets within a job's walltime. Changing it trains nothing again."""
 
-    walltime_minutes: Positive = Field(default=120, le=7 * 24 * 60)
+    queues: dict[RowName, Queue] = Field(default={}, description="the facility's partitions, by Slurm's name")
+    queue: str | None = Field(default=None, description="the partition that training jobs are submitted to")
+    walltime_minutes: Annotated[float, Field(gt=0, le=7 * 24 * 60)] | None = Field(
+        default=None, description="of a training job; by default what the queue allows, or 120"
+    )
+    wait_minutes: NonNegative = Field(
+        default=0, description="assumed time in the queue of a job that the scheduler looks at"
+    )
+    budget_node_hours: Positive | None = Field(
+        default=None, description="nothing is submitted that would take the study beyond it"
+    )
     usable: Fraction = Field(default=0.95, description="share of the walltime left for training after start-up")
     gpus_per_node: Count = 8
+    gpu_peak_flops: Positive | None = Field(
+        default=None, description="matrix products of a device in the recipe's precision, FLOP/s; for the planned MFU"
+    )
     gpu_memory_gb: Positive | None = Field(
         default=None, description="memory of a device; a plan whose steps need more is an error"
     )
     throughput: dict[ShapeName, Throughput] = Field(default={}, description="measured speed of a shape")
     flops_per_second: Positive | None = Field(default=None, description="speed of one node, for shapes not measured")
     segment_steps: Count | None = Field(default=None, description="no segment is longer than this")
+
+    @model_validator(mode="after")
+    def _queue(self) -> Self:
+        for name, queue in self.queues.items():
+            sizes = [each.nodes for each in queue.bins]
+            if sizes != sorted(set(sizes)):
+                raise ValueError(f"queues.{name}.bins: order them by nodes, each once")
+        if self.queue is not None and self.queue not in self.queues:
+            raise ValueError(f"queue: unknown queue '{self.queue}'; {choices(self.queue, list(self.queues))}")
+        return self
+
+    def walltime(self, nodes: int) -> float:
+        """Minutes of a training job on so many nodes.
+
+        Raises
+        ------
+        UserError
+            If the queue has no bin for it, or allows less than is asked for.
+        """
+        wanted = self.walltime_minutes
+        if self.queue is None:
+            return 120 if wanted is None else wanted
+        bins = self.queues[self.queue].bins
+        allowed = next((each.walltime_minutes for each in bins if nodes <= each.nodes), None)
+        if allowed is None:
+            raise UserError(
+                f"plan.queue: '{self.queue}' takes jobs of at most {bins[-1].nodes} nodes, and {nodes} are planned"
+            )
+        if wanted is not None and wanted > allowed:
+            raise UserError(
+                f"plan.walltime_minutes: {wanted:g} are more than the {allowed:g} that '{self.queue}' allows {nodes} nodes"
+            )
+        return allowed if wanted is None else wanted
 
 
 class Data(Config):

@@ -231,8 +231,9 @@ def _parents(runs: list[Run], parents: list[Segment]) -> tuple[tuple[str, int], 
 
 
 def _chain(study: Study, run: Run, anchors: list[int]) -> list[Segment]:
-    _, seconds_per_step = throughput(study, run)
-    usable = study.plan.walltime_minutes * study.plan.usable
+    nodes, seconds_per_step = throughput(study, run)
+    walltime = study.plan.walltime(nodes)
+    usable = walltime * study.plan.usable
     # A job stops by itself before its end (see training.deadline).
     minutes = usable - min(study.training.save_minutes_before, usable / 2)
     fitting = int(60 * minutes / seconds_per_step)
@@ -242,7 +243,7 @@ def _chain(study: Study, run: Run, anchors: list[int]) -> list[Segment]:
         length = length // run.evaluate_every * run.evaluate_every
     if length < 1:
         raise UserError(
-            f"plan.walltime_minutes: {study.plan.walltime_minutes:g} minutes at {seconds_per_step:g} seconds a step are too "
+            f"plan.walltime_minutes: {walltime:g} minutes at {seconds_per_step:g} seconds a step are too "
             f"short for the {run.evaluate_every} steps between two checkpoints of {run.name}"
         )
     stops = [*range(_start(run) + length, run.steps, length), run.steps]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ class Record:
     def _start(self) -> dict[str, Any]:
         return {
             "kind": "start",
+            "time": round(time.time(), 3),
+            "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
             "step": self._trainer.step,
             "tokens": self._trainer.step * self._trainer.run.tokens_per_step,
             "device": self._trainer.device.type,
