@@ -26,7 +26,8 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except (UserError, UsageError) as error:
             message = error.format_message() if isinstance(error, UsageError) else error
-            typer.echo(f"error: {message}", err=True)
+            if not getattr(error, "told", False):
+                typer.echo(f"error: {message}", err=True)
             raise typer.Exit(1) from None
         except OSError as error:
             if error.filename is None:

@@ -34,6 +34,20 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     return manifest
 
 
+def check_shards(manifest: str | Path, *splits: Split) -> None:
+    """Raise UserError if a shard of some splits, or of all, is missing or not as long as the manifest says."""
+    folder, content = Path(manifest).parent, read_manifest(manifest)
+    for split in splits or content["splits"]:
+        for shard in content["splits"][split]["shards"]:
+            path, due = folder / shard["file"], shard["tokens"] * np.dtype(content["dtype"]).itemsize
+            size = path.stat().st_size if path.is_file() else None
+            if size != due:
+                fault = "is missing" if size is None else f"has {size} bytes"
+                raise UserError(
+                    f"{path}: the token shard {fault}; {manifest} lists it with {due} bytes. Make the shards again"
+                )
+
+
 class Tokens:
     """One split as a single sequence of tokens, memory-mapped over its shards.
 
@@ -49,14 +63,9 @@ class Tokens:
         self._shards: list[NDArray[Any]] = []
         shards = content["splits"][split]["shards"]
         _allow_open_files(len(shards))
+        check_shards(manifest, split)
         for shard in shards:
-            path, due = folder / shard["file"], shard["tokens"] * dtype.itemsize
-            size = path.stat().st_size if path.is_file() else None
-            if size != due:
-                fault = "is missing" if size is None else f"has {size} bytes"
-                raise UserError(
-                    f"{path}: the token shard {fault}; {manifest} lists it with {due} bytes. Make the shards again"
-                )
+            path = folder / shard["file"]
             # A plain array over the map: slices of a memmap cost five times as much.
             self._shards.append(np.asarray(np.memmap(path, dtype, mode="r")))
         self._starts = np.cumsum([0, *map(len, self._shards)])

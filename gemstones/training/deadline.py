@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import re
 import signal
-import subprocess
 import time
 from types import FrameType
 
 from gemstones.study import Training
-
-log = logging.getLogger(__name__)
+from gemstones.training import slurm
 
 # Exit status of a job that saved its state and wants to be started again (EX_TEMPFAIL of sysexits.h).
 CONTINUE = 75
@@ -38,7 +33,7 @@ class Deadline:
         self._step = time.monotonic()
         self._longest = 0.0
         self._interrupted: float | None = None
-        left = _minutes_left() if settings.walltime_minutes is None else settings.walltime_minutes
+        left = slurm.minutes_left() if settings.walltime_minutes is None else settings.walltime_minutes
         # Of a short job, no more than half goes by unused.
         self._end = None if left is None else self._step + 60 * (left - min(settings.save_minutes_before, left / 2))
         for number in SIGNALS:
@@ -68,28 +63,3 @@ class Deadline:
             if time.monotonic() - self._interrupted > 1:
                 raise KeyboardInterrupt  # someone is impatient
         self.reason = f"told to stop by {signal.Signals(number).name}"
-
-
-def _minutes_left() -> float | None:
-    """Time that Slurm leaves this job; None where there is no limit, or no Slurm."""
-    end, job = os.environ.get("SLURM_JOB_END_TIME"), os.environ.get("SLURM_JOB_ID")
-    if end and end.isdigit():
-        return (int(end) - time.time()) / 60
-    if not job:
-        return None
-    try:
-        command = ["squeue", "--noheader", "--jobs", job, "--format", "%L"]
-        text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError) as error:
-        log.warning("squeue does not say how much time is left (%s); stopping on signals only", error)
-        return None
-    return minutes(text)
-
-
-def minutes(text: str) -> float | None:
-    """Slurm's [days-][[hours:]minutes:]seconds in minutes; None for UNLIMITED and the like."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(?:(\d+):)?(\d+):)?(\d+)", text)
-    if not found:
-        return None
-    days, hours, whole, seconds = (int(part or 0) for part in found.groups())
-    return 1440 * days + 60 * hours + whole + seconds / 60

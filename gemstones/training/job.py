@@ -12,16 +12,14 @@ This module imports neither torch nor the model, so that a job with nothing to d
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -29,15 +27,14 @@ from gemstones import __version__, files
 from gemstones.errors import UserError
 from gemstones.study import Training
 from gemstones.suite.runs import Run
-from gemstones.training import checkpoint
+from gemstones.training import checkpoint, slurm
 from gemstones.training.checkpoint import Checkpoint
-from gemstones.training.data import read_manifest
+from gemstones.training.data import check_shards, read_manifest
 from gemstones.training.deadline import Deadline, OutOfTime
 from gemstones.training.launch import processes
+from gemstones.training.lock import Lock
 from gemstones.training.metrics import last_validation_loss
 from gemstones.training.watch import Stopped
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -78,6 +75,11 @@ class Home:
     @property
     def lock(self) -> Path:
         return self.checkpoints / "lock"
+
+    @property
+    def fault(self) -> Path:
+        """Says why the run was stopped for good, so that later attempts end at once."""
+        return self.checkpoints / "fault.json"
 
 
 def parse(text: str) -> Job:
@@ -173,6 +175,8 @@ def _reach(
         stopped = shared(lambda: _stopped(run, home, [*parents, *([output] if output.exists() else [])]))
         missing = shared(lambda: _missing(home, until, asked))
         if missing and not stopped:
+            shared(lambda: _check_fault(run, home, settings))
+            shared(lambda: check_shards(data))
             from gemstones.training import loop
 
             try:
@@ -182,6 +186,9 @@ def _reach(
                 )  # fmt: skip
             except Stopped as stop:
                 if run.phase != "lr_transfer":
+                    if first:
+                        _write_fault(run, home, settings, stop)
+                    stop.told = not first
                     raise
                 stopped = {"step": stop.step, "reason": stop.reason}
         if first:
@@ -195,6 +202,32 @@ def _stopped(run: Run, home: Home, manifests: Sequence[Path]) -> dict[str, Any] 
         if content["run"] == run.name and content["key"] == home.key and content.get("stopped"):
             return dict(content["stopped"])
     return None
+
+
+def _check_fault(run: Run, home: Home, settings: Training) -> None:
+    """End a job whose run was stopped for good, unless something has changed since then that may help."""
+    try:
+        fault = json.loads(home.fault.read_text())
+    except (FileNotFoundError, ValueError):
+        return
+    if fault["watch"] == settings.watch.model_dump(mode="json") and fault["gemstones_version"] == __version__:
+        raise UserError(
+            f"{run.name}: stopped at step {fault['step']} by an earlier job: {fault['reason']}; change training.watch, or remove "
+            f"{home.fault} to try again"
+        )
+    home.fault.unlink()
+
+
+def _write_fault(run: Run, home: Home, settings: Training, stop: Stopped) -> None:
+    fault = {
+        "run": run.name,
+        "step": stop.step,
+        "reason": stop.reason,
+        "watch": settings.watch.model_dump(mode="json"),
+        "slurm_job_id": slurm.job_id(),
+        "gemstones_version": __version__,
+    }
+    files.write_json(fault, home.fault)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -230,40 +263,26 @@ def _processes() -> tuple[bool, Shared]:
 
 @contextmanager
 def _alone(home: Home, first: bool, shared: Shared, deadline: Deadline) -> Iterator[None]:
-    """Wait until no other job trains this run: a killed Snakemake leaves its jobs running, and would start them twice.
+    """Wait until no other job trains this run.
 
-    The lock is the kernel's, so it ends with the process that holds it, however that ends. Of several processes the first one
-    holds it; the others ask now and then, since one that only waits for long is taken for lost.
+    Of several processes the first one holds the lock; the others ask now and then, since one that only waits for long is taken for
+    lost.
     """
-    with ExitStack() as stack:
-        files_held: list[IO[str]] = []
-
-        def lock() -> bool:
-            if not files_held:
-                home.lock.parent.mkdir(parents=True, exist_ok=True)
-                files_held.append(stack.enter_context(home.lock.open("w")))
-            file = files_held[0]
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            except OSError as error:  # some shared file systems are mounted without locks
-                log.warning(
-                    "%s: cannot be locked (%s); nothing keeps another process off this run", home.lock, error.strerror
-                )
-            checkpoint.clean(home.checkpoints)
-            return True
-
-        waits = 0
-        while not shared(lock):
-            if first and not waits:
-                log.warning("%s: another process is training this run; waiting for it", home.lock)
+    lock = Lock(home.lock)
+    waits = 0
+    try:
+        while not shared(lock.take):
             if shared(lambda: deadline.over()):
                 raise OutOfTime(
                     f"{home.lock}: {deadline.reason or 'told to stop'} while another process trained this run"
                 )
             time.sleep(min(waits := waits + 1, 10))
+        if first:
+            checkpoint.clean(home.checkpoints)
         yield
+    finally:
+        if first:
+            lock.release()
 
 
 def _missing(home: Home, until: int, asked: Iterable[int]) -> list[int]:

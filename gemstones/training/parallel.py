@@ -19,6 +19,7 @@ from __future__ import annotations
 import datetime
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -57,9 +58,24 @@ def connect() -> tuple[int, int, torch.device]:
     else:
         device = torch.device("cpu")
     if world > 1 and not distributed.is_initialized():
-        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(local)}
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(local), **_meeting_place()}
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     return rank, world, device
+
+
+def _meeting_place() -> dict[str, str]:
+    """Where the processes that srun has started meet: on the step's first node, at a port that follows from the job."""
+    nodes, job = os.environ.get("SLURM_STEP_NODELIST"), os.environ.get("SLURM_JOB_ID")
+    if "MASTER_ADDR" in os.environ or not (nodes and job):
+        return {}
+    try:
+        command = ["scontrol", "show", "hostnames", nodes]
+        names = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(
+            f"scontrol does not name the nodes of this job ({error}); set MASTER_ADDR and MASTER_PORT"
+        ) from None
+    return {"MASTER_ADDR": names[0], "MASTER_PORT": os.environ.get("MASTER_PORT", str(20_000 + int(job) % 10_000))}
 
 
 def disconnect() -> None:
@@ -155,8 +171,11 @@ class Parallel:
                 raised = error
                 found[1] = error if isinstance(error, UserError) else UserError(f"the first process failed: {error}")
         distributed.broadcast_object_list(found)
-        if raised or found[1]:
-            raise raised or found[1]
+        if raised:
+            raise raised
+        if found[1]:
+            found[1].told = True  # by the first process
+            raise found[1]
         result: T = found[0]
         return result
 

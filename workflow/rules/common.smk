@@ -6,6 +6,7 @@ from shlex import quote
 
 from gemstones.errors import UserError
 from gemstones.study import load
+from gemstones.suite.memory import planned_processes
 from gemstones.suite.runs import segments, throughput
 
 # The environment's own commands come first, also where it was not activated.
@@ -75,6 +76,15 @@ def job_text(wildcards):
 
 def job_nodes(wildcards):
     return throughput(study, planned(wildcards).run)[0]
+
+
+def job_processes(wildcards):
+    """How many processes a launcher starts; several on one machine start each other."""
+    return 1 if study.training.processes > 1 else planned_processes(study, planned(wildcards).run)
+
+
+def job_minutes(wildcards):
+    return int(study.plan.walltime(job_nodes(wildcards)))
 
 
 def jobs_before(wildcards):

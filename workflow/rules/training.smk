@@ -42,11 +42,17 @@ rule train_main:
     threads: config["training"]["processes"]
     resources:
         nodes=job_nodes,
+        processes=job_processes,
+        slurm_partition=study.plan.queue or "",
+        runtime=job_minutes,
         settings=TRAINING_SETTINGS,
+        # A profile's launcher starts as many processes on as many nodes; in the end each of them is the trainer itself, for signals.
+        launcher="exec",
     params:
         job=job_text,
     shell:
-        "exec gemstones train {params.job:q} {input.after} --data {input.data} --until {wildcards.step}"
+        "nodes={resources.nodes} processes={resources.processes}; {resources.launcher}"
+        " gemstones train {params.job:q} {input.after} --data {input.data} --until {wildcards.step}"
         " --output {output} --settings {resources.settings:q} 2> {log}"
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from gemstones import __version__
 from gemstones.cli import app
 from gemstones.study import Training
-from gemstones.training import deadline
+from gemstones.training import deadline, slurm
 from gemstones.training import job as jobs
 from gemstones.training.deadline import CONTINUE
 
@@ -164,18 +164,18 @@ def test_a_signal_is_not_lost(train: Train, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_time_left_is_slurms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert [deadline.minutes(text) for text in ("1:30", "2:00:00", "1-00:00:30", "UNLIMITED", "INVALID")] == [
+    assert [slurm.minutes(text) for text in ("1:30", "2:00:00", "1-00:00:30", "UNLIMITED", "INVALID")] == [
         1.5, 120, 1440.5, None, None,
     ]  # fmt: skip
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 600))
-    assert deadline._minutes_left() == pytest.approx(10, abs=0.1)
+    assert slurm.minutes_left() == pytest.approx(10, abs=0.1)
     monkeypatch.delenv("SLURM_JOB_END_TIME")
     squeue = tmp_path / "squeue"
     squeue.write_text("#!/bin/sh\necho 1:00:30\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert deadline._minutes_left() == 60.5
+    assert slurm.minutes_left() == 60.5
 
 
 def test_two_processes_on_one_run_take_turns(shards: Path, tmp_path: Path) -> None:
@@ -222,6 +222,40 @@ def test_divergence_is_one_line_and_exit_status_1(shards: Path, tmp_path: Path) 
     assert "non finite: loss " in errors[0]
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.glob("*/steps/*"))
+
+
+def test_later_attempts_at_a_run_that_was_stopped_end_before_they_load_a_model(shards: Path, tmp_path: Path) -> None:
+    """Slurm's retries cannot tell a fault that will come again from a node that failed."""
+    diverging = make_job(make_run(lr=1e30, warmup_tokens=64 * 10**28)).model_dump_json()
+    first = command(tmp_path, shards, diverging, until=20)
+    assert CliRunner().invoke(app, first).exit_code == 1
+    (fault,) = tmp_path.glob("32x1/checkpoints/*/fault.json")
+    before = {path: path.read_bytes() for path in tmp_path.glob("32x1/metrics/*")}
+    again = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.modules['torch'] = None; from gemstones.cli import app; app({first!r})"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert again.returncode == 1
+    assert "by an earlier job: non finite: loss " in again.stderr
+    assert f"change training.watch, or remove {fault} to try again" in again.stderr
+    assert {path: path.read_bytes() for path in tmp_path.glob("32x1/metrics/*")} == before
+    # Another policy is another chance; here it ends in the same way.
+    other = command(tmp_path, shards, diverging, until=20, watch={"on_failure": "roll_back"})
+    assert "by an earlier job" not in CliRunner().invoke(app, other).stderr
+    assert "roll_back" in (tmp_path / "32x1/events.jsonl").read_text()
+
+
+def test_a_broken_shard_is_named_before_a_model_is_loaded(build: Any, tmp_path: Path) -> None:
+    manifest = build(tmp_path / "data")
+    content = json.loads(manifest.read_text())
+    shard = manifest.parent / content["splits"]["train"]["shards"][0]["file"]
+    shard.write_bytes(shard.read_bytes()[:-2])
+    code = (
+        f"import sys; sys.modules['torch'] = None; from gemstones.cli import app; app({command(tmp_path, manifest)!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {shard}: the token shard has ")
 
 
 @pytest.mark.parametrize(
