@@ -42,8 +42,13 @@ wildcard_constraints:
     part=r"\d+",
 
 
+onstart:
+    check_submission()
+
+
 localrules:
     all,
+    suite,
     train,
     laws,
     prescribe,

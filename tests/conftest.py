@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from gemstones.study import Study, load
+from tests.slurm import cluster
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests/tiny.yaml"
@@ -83,3 +84,9 @@ def finished(tmp_path_factory, worker_id) -> Path:
 def project(finished, tmp_path) -> Path:
     """A copy of the finished project, with its times, that the test may change."""
     return Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop the Slurm of tests, which any worker may have started and all of them use."""
+    if not hasattr(session.config, "workerinput"):
+        cluster.stop_after_tests()

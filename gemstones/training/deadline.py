@@ -6,8 +6,8 @@ import signal
 import time
 from types import FrameType
 
+from gemstones.cluster import slurm
 from gemstones.study import Training
-from gemstones.training import slurm
 
 # Exit status of a job that saved its state and wants to be started again (EX_TEMPFAIL of sysexits.h).
 CONTINUE = 75

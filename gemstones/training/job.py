@@ -24,10 +24,11 @@ from typing import Any, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gemstones import __version__, files
+from gemstones.cluster import slurm
 from gemstones.errors import UserError
 from gemstones.study import Training
 from gemstones.suite.runs import Run
-from gemstones.training import checkpoint, slurm
+from gemstones.training import checkpoint
 from gemstones.training.checkpoint import Checkpoint
 from gemstones.training.data import check_shards, read_manifest
 from gemstones.training.deadline import Deadline, OutOfTime

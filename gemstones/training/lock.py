@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from gemstones.training import slurm
+from gemstones.cluster import slurm
 from gemstones.training.deadline import OutOfTime
 
 log = logging.getLogger(__name__)
@@ -20,8 +20,8 @@ REMIND = 60
 class Lock:
     """A file that the kernel locks, so that it ends with the process that holds it, however that ends.
 
-    In it stands the Slurm job of that process, for file systems on which nodes do not see each other's locks: that one is
-    stale as soon as Slurm does not know the job any more, or has put it back into the queue. Of two Slurm jobs the later one goes on:
+    In it stands the Slurm job of that process, for file systems on which nodes do not see each other's locks: it is
+    stale as soon as the job is over, or was put back into the queue. Of two Slurm jobs the later one goes on:
     it tells the earlier one to save and stop, and nobody waits for hours on nodes that are paid for.
     """
 
@@ -68,10 +68,9 @@ class Lock:
         return True
 
     def release(self) -> None:
+        """Let others have it; Slurm's jobs when this one is over, since its Snakemake still removes what a failed job has written."""
         if self._file:
-            if self._holder() == (self._mine or ""):
-                self._write("")
-            self._file.close()  # which unlocks it
+            self._file.close()
             self._file = None
 
     def _holder(self) -> str:

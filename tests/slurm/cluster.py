@@ -20,6 +20,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from string import Template
 
@@ -30,14 +31,25 @@ NODES = [f"frontier{number:05d}" for number in range(1, 5)]
 PACKAGES = ["slurmctld", "slurmd", "slurm-client", "munge", "slurmdbd", "mariadb-server"]
 TEMPLATES = Path(__file__).parent
 OURS = "tests/slurm/cluster.py"
+NOTE = ROOT / "started-by-tests"
 
 
 class Unavailable(Exception):
     """Why there can be no such cluster here."""
 
 
-def start() -> None:
-    """Start what is not running, and wait until all nodes are idle; raises Unavailable."""
+def start(until_tests_end: bool = False) -> None:
+    """Start what is not running, and wait until all nodes are idle.
+
+    Parameters
+    ----------
+    until_tests_end : leave a note for :func:`stop_after_tests`, unless it is running already.
+
+    Raises
+    ------
+    Unavailable
+        If there can be no such cluster here.
+    """
     if os.geteuid():
         raise Unavailable("a private Slurm needs root")
     configuration = ETC / "slurm.conf"
@@ -47,6 +59,8 @@ def start() -> None:
         (ROOT / folder).mkdir(parents=True, exist_ok=True)
     with _alone():
         try:
+            if until_tests_end and _alive(ROOT / "pid/slurmctld.pid") is None:
+                NOTE.touch()
             _install()
             _start_munge()
             _start_database()
@@ -69,7 +83,7 @@ def stop() -> None:
     for path in daemons:
         if (pid := _alive(path)) is not None:
             os.kill(pid, signal.SIGTERM)
-            if not _wait(10, lambda path=path: _alive(path) is None):
+            if not _wait(10, partial(_gone, path)):
                 os.kill(pid, signal.SIGKILL)
     # Processes whose parents have ended are out of Slurm's sight here; the cluster's name in their environment tells them.
     for environment in Path("/proc").glob("[0-9]*/environ"):
@@ -77,6 +91,12 @@ def stop() -> None:
             if b"SLURM_CLUSTER_NAME=fakefrontier" in environment.read_bytes().split(b"\0"):
                 os.kill(int(environment.parent.name), signal.SIGKILL)
     (ETC / "slurm.conf").unlink(missing_ok=True)
+
+
+def stop_after_tests() -> None:
+    if NOTE.exists():
+        NOTE.unlink()
+        stop()
 
 
 def _install() -> None:
@@ -228,6 +248,10 @@ def _daemon(*command: str) -> None:
     with (ROOT / "log" / f"{'-'.join(command[:1] + command[2:])}.out".replace("/", "_")).open("w") as output:
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     time.sleep(0.2)
+
+
+def _gone(path: Path) -> bool:
+    return _alive(path) is None
 
 
 def _alive(path: Path) -> int | None:

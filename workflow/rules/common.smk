@@ -1,9 +1,11 @@
 """From wildcards to paths and parameters: the study's names, looked up once. What computes lives in the package."""
 
+import os
 import sys
 from pathlib import Path
 from shlex import quote
 
+from gemstones.cluster.slurm import jobs_left
 from gemstones.errors import UserError
 from gemstones.study import load
 from gemstones.suite.memory import planned_processes
@@ -48,6 +50,22 @@ FIGURE_CATEGORIES = {
     "overspend": "4 Prescriptions",
     "overtraining": "4 Prescriptions",
 }
+
+
+def check_submission():
+    """Before anything is submitted to a cluster: refuse what would fail there, and name jobs that are there already."""
+    if workflow.local_exec or all(job.is_local for job in workflow.dag.needrun_jobs()):
+        return
+    account = getattr(workflow.resource_settings.default_resources.get("slurm_account"), "raw", None)
+    if account and "$" in os.path.expandvars(account):
+        name = account.strip("${}")
+        sys.exit(f"error: {name}: not set; say which account is charged, as in `export {name}=abc123`")
+    prefix = getattr(workflow.executor_settings, "jobname_prefix", "")
+    if left := jobs_left(prefix, Path.cwd()):
+        logger.warning(
+            f"{len(left)} jobs of an earlier Snakemake are still there; training jobs among them save and stop when they are"
+            f" taken over. To end all of them now: scancel {' '.join(left)}"
+        )
 
 
 def one_of(names):

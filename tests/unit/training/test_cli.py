@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 
 from gemstones import __version__
 from gemstones.cli import app
+from gemstones.cluster import slurm
 from gemstones.study import Training
-from gemstones.training import deadline, slurm
+from gemstones.training import deadline
 from gemstones.training import job as jobs
 from gemstones.training.deadline import CONTINUE
 

@@ -54,6 +54,8 @@ def test_a_later_job_has_the_earlier_one_save_and_stop(
     assert [later.take(), later.take()] == [False, False]
     assert (slurm / "told").read_text() == "--signal=USR1 7\n"  # once
     earlier.release()
+    assert not later.take()  # its Snakemake is at work still
+    (slurm / "7").write_text("COMPLETED")
     assert later.take()
 
 
@@ -95,6 +97,14 @@ def test_a_slurm_that_does_not_answer_is_waited_for(
     assert lock(tmp_path, "7", monkeypatch).take()
     (slurm / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
     assert not lock(tmp_path, "12", monkeypatch).take()
+
+
+def test_a_machine_without_slurm_goes_on_with_what_slurms_jobs_have_left(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lock(tmp_path, "7", monkeypatch).take()
+    (slurm / "squeue").unlink()
+    assert lock(tmp_path, None, monkeypatch).take()
 
 
 def test_a_process_without_slurm_waits_for_a_job(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

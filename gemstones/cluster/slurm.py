@@ -1,4 +1,4 @@
-"""What a training job asks Slurm, where there is one: how much time it has left, whether another job is still there."""
+"""What is asked of Slurm, where there is one: how much time a job has left, whether another one is still there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import time
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ def at_work(job: str) -> bool:
     """Whether a job may have processes; also where Slurm does not answer, since it is safer to wait."""
     try:
         return _squeue(job, "%T") in AT_WORK
+    except FileNotFoundError:  # no Slurm on this machine
+        return False
     except subprocess.CalledProcessError as error:
         return "Invalid job id" not in error.stderr
     except (OSError, subprocess.SubprocessError):
@@ -58,6 +61,17 @@ def tell_to_stop(job: str) -> None:
         subprocess.run(["scancel", "--signal=USR1", job], capture_output=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("scancel does not reach Slurm job %s (%s)", job, error)
+
+
+def jobs_left(prefix: str, folder: Path) -> list[str]:
+    """Jobs whose names begin with a prefix, submitted from a folder, that wait or run; none where Slurm does not answer."""
+    command = ["squeue", "--noheader", "--me", "--format", "%i|%j|%Z"]
+    try:
+        text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    found = [line.split("|", 2) for line in text.splitlines()]
+    return [job for job, name, place in found if prefix and name.startswith(prefix) and place == str(folder)]
 
 
 def _squeue(job: str, form: str) -> str:

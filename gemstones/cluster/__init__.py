@@ -1,0 +1,1 @@
+"""Nodes, queues, jobs and node-hours: what a study costs, and how it gets through a cluster."""
