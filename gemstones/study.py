@@ -605,8 +605,8 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
     UserError
         One line a fault: the file, the key's path, what is wrong and what would be right.
     """
+    from gemstones.cluster.memory import check_devices
     from gemstones.losses.selections import check_queries
-    from gemstones.suite.memory import check_devices
     from gemstones.suite.runs import check_runs
 
     try:

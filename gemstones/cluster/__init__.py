@@ -1,0 +1,1 @@
+"""Clusters: what the study costs on one, before and while it runs there."""
