@@ -19,8 +19,19 @@ def write_page(study: Study, jobs: pd.DataFrame, path: str | Path) -> None:
     """Write totals, makespan and runs by shape, of the jobs of `plan_table`, without columns that are empty."""
     runs = shapes_table(study, jobs).drop(columns=["strategy", "queue"])
     tables = {"Totals": totals(study, jobs), "Makespan": makespan_table(study), "Runs": runs}
-    filled = {heading: table.dropna(axis="columns", how="all") for heading, table in tables.items()}
-    write_html_table(filled, path, "The plan of training", " ".join(assumptions(study)))
+    shown = {heading: _readable(table).dropna(axis="columns", how="all") for heading, table in tables.items()}
+    write_html_table(shown, path, "The plan of training", " ".join(assumptions(study)))
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Bytes in GB, and whole hours where there are many, since the page has four digits of all but whole numbers."""
+    if table.empty:
+        return table
+    hours = [name for name in table if str(name).endswith("hours")]
+    whole = {name: table[name].where(table[name] < 1000, table[name].round()) for name in hours}
+    sizes = [str(name) for name in table if str(name).endswith("_bytes")]
+    in_gb = {name: table[name] / 1e9 for name in sizes}
+    return table.assign(**whole, **in_gb).rename(columns={name: name.replace("_bytes", "_gb") for name in sizes})
 
 
 def assumptions(study: Study) -> list[str]:

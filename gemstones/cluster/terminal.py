@@ -33,7 +33,7 @@ HEADS = {
     "job_days": "all in a row", "peak_nodes": "most nodes", "peak_jobs": "most jobs",
 }  # fmt: skip
 COSTS = ["hours", "node_hours", "gpu_hours", "flops", "mfu", "checkpoint_bytes"]
-SPEED = ["nodes", "seconds_per_step", "walltime_minutes"]
+SPEED = ["nodes", "seconds_per_step"]
 
 
 def read_study(path: Path) -> Study:
@@ -111,13 +111,23 @@ def _print(
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDTH
+    # As many as fit; the CSV and the JSON have them all.
     named = {
-        "jobs": ["run", "start_step", "stop_step", *SPEED],
-        "runs": ["run", "jobs", *SPEED],
-        "shapes": ["shape", "runs", "jobs", *SPEED],
+        "jobs": [
+            "run",
+            "start_step",
+            "stop_step",
+            *SPEED,
+            "walltime_minutes",
+            "hours",
+            "node_hours",
+            "checkpoint_bytes",
+        ],
+        "runs": ["run", "jobs", *SPEED, *COSTS],
+        "shapes": ["shape", "runs", "jobs", *SPEED, "walltime_minutes", *COSTS],
     }
     for phase, rows in detailed.groupby("phase", sort=False):
-        _table(console, str(phase), rows, [*named[detail], *COSTS])
+        _table(console, str(phase), rows, named[detail])
     _table(
         console, "totals", totals, ["phase", "runs", "jobs", "hours", "node_hours", "charged_node_hours", *COSTS[2:]]
     )
