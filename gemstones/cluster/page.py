@@ -41,7 +41,8 @@ def assumptions(study: Study) -> list[str]:
     if not shapes:
         return ["The study trains nothing."]
     sources = Counter(speed(study, run).source for run in shapes.values())
-    counts = ", ".join(f"{count} {source.replace('_', ' ')}" for source, count in sources.items())
+    by = {"measured": "measured", "flops_per_second": "by plan.flops_per_second", "fitted": "by the model"}
+    counts = ", ".join(f"{count} {by[source]}" for source, count in sources.items())
     queue = "without a queue's limits" if plan.queue is None else f"queue '{plan.queue}'"
     said = [f"Speed of {len(shapes)} shapes: {counts}. Strategy {study.training.strategy}, {queue}."]
     model = speed_model(study)

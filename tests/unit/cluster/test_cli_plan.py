@@ -62,7 +62,7 @@ def test_the_default_is_the_default_study(monkeypatch):
     monkeypatch.chdir(ROOT)
     out, _ = run()
     assert "~0.01287" in out  # not measured
-    assert "15 flops per second" in out
+    assert "15 by plan.flops_per_second" in out
 
 
 def changed(tmp_path, **plan):
@@ -90,7 +90,7 @@ def test_shapes_that_were_not_measured_are_planned_by_the_model(tmp_path):
     row = next(line.split() for line in out.splitlines() if line.split()[:1] == ["1536x16"])
     assert row[3] == "32"  # as 1280x36, the nearest in parameters
     assert row[4].startswith("~")
-    assert "22 measured, 1 fitted" in out
+    assert "22 measured, 1 by the model" in out
 
 
 def test_what_is_wrong_is_one_line(tmp_path):

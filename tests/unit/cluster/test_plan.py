@@ -124,4 +124,4 @@ def test_assumptions_say_where_speeds_come_from_and_how_wrong_they_may_be(fronti
     assert "8 to 64 nodes" in said
     assert "typically off by 8 %" in said
     assert "60 minutes" in said
-    assert "15 flops per second" in " ".join(assumptions(mini))
+    assert "15 by plan.flops_per_second" in " ".join(assumptions(mini))
