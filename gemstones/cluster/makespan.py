@@ -145,8 +145,7 @@ def planned_jobs(study: Study) -> list[Job]:
     jobs = []
     for segment in segments(study):
         nodes, seconds_per_step, _ = speed(study, segment.run)
-        steps = segment.stop - segment.start + sum(run.steps - (run.anchor or 0) for run in segment.before)
-        hours = steps * seconds_per_step / 3600 + start_up_hours(study, nodes)
+        hours = segment.steps * seconds_per_step / 3600 + start_up_hours(study, nodes)
         jobs.append(Job((segment.run.name, segment.stop), segment.after, hours, nodes))
     return jobs
 

@@ -59,7 +59,7 @@ def plan_table(study: Study) -> pd.DataFrame:
         nodes, seconds_per_step, source = speed(study, run)
         if run.shape not in memory:
             memory[run.shape] = round(planned_memory_bytes(study, run))
-        steps = segment.stop - segment.start + sum(each.steps - (each.anchor or 0) for each in segment.before)
+        steps = segment.steps
         tokens, devices = steps * run.tokens_per_step, nodes * plan.gpus_per_node
         hours = steps * seconds_per_step / 3600
         flops = tokens * counting.flops_per_token(run.width, run.depth, arch)

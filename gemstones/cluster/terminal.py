@@ -141,9 +141,9 @@ def _print(
             console, "what if", compared,
             ["plan", "jobs", "node_hours", "charged_node_hours", "gpu_hours", "hours", "longest_run_hours", "makespan_days"],
         )  # fmt: skip
-        for row in compared.itertuples():
-            if row.extrapolated:
-                console.print(f"{row.plan}: extrapolated, since nothing was measured on so many", style="yellow")
+        beyond = compared["plan"][compared["extrapolated"] & compared["node_hours"].notna()]
+        if len(beyond):
+            console.print(f"extrapolated beyond what was measured: {', '.join(beyond)}", style="yellow")
     for line in assumptions(study):
         console.print(line, style="dim")
 

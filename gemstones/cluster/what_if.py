@@ -25,8 +25,11 @@ def on_nodes(study: Study, nodes: int) -> Study:
     Raises
     ------
     UserError
-        If what is measured does not say how fast that is.
+        If what is measured does not say how fast that is, or the strategy has no use for them.
     """
+    devices = nodes * study.plan.gpus_per_node
+    if study.training.strategy == "single" and devices > 1:
+        raise UserError(f"training.strategy: 'single' trains on one device, not on {devices}")
     shapes = {run.shape: run for run in all_runs(study)}
     there = {
         shape: Throughput(nodes=nodes, seconds_per_step=speed(study, run, nodes).seconds_per_step)

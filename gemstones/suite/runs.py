@@ -83,6 +83,11 @@ class Segment:
     before: tuple[Run, ...] = ()
     after: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def steps(self) -> int:
+        """All that the job trains, also of the runs before."""
+        return self.stop - self.start + sum(run.steps - _start(run) for run in self.before)
+
     def job(self) -> str:
         """What the training process is told, as JSON: the same text as long as the job's numbers are the same."""
         # A longer main run is no other run, so its jobs do not say how long it will get.

@@ -134,3 +134,4 @@ def test_what_if_every_run_had_so_many_nodes(frontier, mini):
     assert table.loc["91 nodes", "node_hours"] > 0
     twice = what_if(mini, [2]).set_index("plan").loc["2 nodes"]
     assert twice["extrapolated"]  # no speed was measured at all
+    assert twice["note"] == "training.strategy: 'single' trains on one device, not on 2"
