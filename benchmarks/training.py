@@ -31,10 +31,10 @@ from lightning.fabric import Fabric
 from litgpt.utils import chunked_cross_entropy
 from torch.nn import functional
 
+from gemstones.cluster.memory import step_memory_bytes
 from gemstones.study import Training
 from gemstones.suite import counting
 from gemstones.suite.counting import Architecture
-from gemstones.suite.memory import step_memory_bytes
 from gemstones.suite.runs import Run
 from gemstones.suite.shapes import parse
 from gemstones.training import checkpoint

@@ -278,3 +278,38 @@ def import_wandb(
         typer.echo(note)
     count = sum(map(len, imported.segments.values()))
     typer.echo(f"{output}: {len(imported.losses)} losses of {len(imported.segments)} runs, from {count} segments")
+
+
+@app.command()
+def plan(
+    *,
+    config: Annotated[Path, typer.Option(help="The study.")] = Path("config/config.yaml"),
+    nodes: Annotated[
+        list[int] | None,
+        typer.Option("--for", min=1, metavar="NODES", help="What if every run had so many nodes? Repeat for others."),
+    ] = None,
+    queue: Annotated[str | None, typer.Option(help="Plan for this queue of the config, and not for its own.")] = None,
+    wait_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Assumed wait in the queue, for plan.wait_minutes of the config.")
+    ] = None,
+    runs: Annotated[bool, typer.Option("--runs", help="Show every run, not every shape.")] = False,
+    jobs: Annotated[bool, typer.Option("--jobs", help="Show every job.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write the plan to standard output as JSON, and nothing else.")
+    ] = False,
+) -> None:
+    """Say what a study takes of a cluster, before anything is submitted: node-hours, days and bytes.
+
+    The speed of shapes is measured, or follows from a model fitted to those that are; seconds per step that are not measured
+    are marked with ~. Exit status 1 if the plan is beyond plan.budget_node_hours.
+
+    \b
+    Example:
+      gemstones plan --config config/frontier.yaml --for 16 --for 32 --wait-minutes 30
+    """
+    from gemstones.cluster import terminal
+
+    detail = "jobs" if jobs else "runs" if runs else "shapes"
+    terminal.show_plan(
+        config, nodes=nodes or (), queue=queue, wait_minutes=wait_minutes, detail=detail, as_json=as_json
+    )

@@ -266,6 +266,11 @@ class Plan(Config):
             raise ValueError(f"queue: unknown queue '{self.queue}'; {choices(self.queue, list(self.queues))}")
         return self
 
+    def queue_bin(self, nodes: int) -> QueueBin | None:
+        """The queue's bin of jobs on so many nodes; None without a queue, or where it takes no such jobs."""
+        bins = self.queues[self.queue].bins if self.queue is not None else ()
+        return next((each for each in bins if nodes <= each.nodes), None)
+
     def walltime(self, nodes: int) -> float:
         """Minutes of a training job on so many nodes.
 
@@ -277,12 +282,11 @@ class Plan(Config):
         wanted = self.walltime_minutes
         if self.queue is None:
             return 120 if wanted is None else wanted
-        bins = self.queues[self.queue].bins
-        allowed = next((each.walltime_minutes for each in bins if nodes <= each.nodes), None)
-        if allowed is None:
-            raise UserError(
-                f"plan.queue: '{self.queue}' takes jobs of at most {bins[-1].nodes} nodes, and {nodes} are planned"
-            )
+        found = self.queue_bin(nodes)
+        if found is None:
+            most = self.queues[self.queue].bins[-1].nodes
+            raise UserError(f"plan.queue: '{self.queue}' takes jobs of at most {most} nodes, and {nodes} are planned")
+        allowed = found.walltime_minutes
         if wanted is not None and wanted > allowed:
             raise UserError(
                 f"plan.walltime_minutes: {wanted:g} are more than the {allowed:g} that '{self.queue}' allows {nodes} nodes"
@@ -605,8 +609,8 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
     UserError
         One line a fault: the file, the key's path, what is wrong and what would be right.
     """
+    from gemstones.cluster.memory import check_devices
     from gemstones.losses.selections import check_queries
-    from gemstones.suite.memory import check_devices
     from gemstones.suite.runs import check_runs
 
     try:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
+from gemstones.cluster.throughput import speed
 from gemstones.errors import UserError
 from gemstones.study import Branches, Config, Study
-from gemstones.suite import counting, shapes
+from gemstones.suite import shapes
 from gemstones.suite.recipe import cooldown_end, peak_lr, scaling_depth
-from gemstones.suite.shapes import architecture, parse
+from gemstones.suite.shapes import parse
 
 Phase = Literal["main", "lr_ablation", "lr_transfer", "cooldown", "cooldown_ablation"]
 
@@ -81,6 +82,11 @@ class Segment:
     checkpoints: tuple[int, ...] = ()
     before: tuple[Run, ...] = ()
     after: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """All that the job trains, also of the runs before."""
+        return self.stop - self.start + sum(run.steps - _start(run) for run in self.before)
 
     def job(self) -> str:
         """What the training process is told, as JSON: the same text as long as the job's numbers are the same."""
@@ -192,7 +198,10 @@ def segments(study: Study) -> list[Segment]:
         anchors.setdefault(str(run.parent), set()).add(_start(run))
     chained = [*main_runs(study), *lr_ablation_runs(study)]
     plan = [segment for run in chained for segment in _chain(study, run, sorted(anchors.get(run.name, ())))]
-    parents = [segment for segment in plan if segment.run.phase == "main"]
+    parents: dict[str, list[Segment]] = {}
+    for segment in plan:
+        if segment.run.phase == "main":
+            parents.setdefault(segment.run.name, []).append(segment)
     for section, runs in (
         (study.runs.lr_transfer, lr_transfer_runs(study)),
         (study.runs.cooldown, cooldown_runs(study)),
@@ -211,27 +220,31 @@ def _start(run: Run) -> int:
     return run.anchor or 0
 
 
-def _one_job_per_shape(runs: list[Run], parents: list[Segment]) -> list[Segment]:
-    jobs = []
-    for shape in dict.fromkeys(run.shape for run in runs):
-        *before, last = members = [run for run in runs if run.shape == shape]
-        jobs.append(Segment(last, _start(last), last.steps, (), tuple(before), _parents(members, parents)))
-    return jobs
+def _one_job_per_shape(runs: list[Run], parents: dict[str, list[Segment]]) -> list[Segment]:
+    of_shape: dict[str, list[Run]] = {}
+    for run in runs:
+        of_shape.setdefault(run.shape, []).append(run)
+    return [
+        Segment(
+            members[-1], _start(members[-1]), members[-1].steps, (), tuple(members[:-1]), _parents(members, parents)
+        )
+        for members in of_shape.values()
+    ]
 
 
-def _parents(runs: list[Run], parents: list[Segment]) -> tuple[tuple[str, int], ...]:
-    """The jobs of main runs that pass the anchors of cooldowns; other runs have none."""
+def _parents(runs: list[Run], parents: dict[str, list[Segment]]) -> tuple[tuple[str, int], ...]:
+    """The jobs of main runs, by name, that pass the anchors of cooldowns; other runs have none."""
     found = [
         (segment.run.name, segment.stop)
         for run in runs
-        for segment in parents
-        if segment.run.name == run.parent and segment.start < _start(run) <= segment.stop
+        for segment in parents.get(run.parent or "", ())
+        if segment.start < _start(run) <= segment.stop
     ]
     return tuple(dict.fromkeys(found))
 
 
 def _chain(study: Study, run: Run, anchors: list[int]) -> list[Segment]:
-    nodes, seconds_per_step = throughput(study, run)
+    nodes, seconds_per_step, _ = speed(study, run)
     walltime = study.plan.walltime(nodes)
     usable = walltime * study.plan.usable
     # A job stops by itself before its end (see training.deadline).
@@ -254,17 +267,6 @@ def _chain(study: Study, run: Run, anchors: list[int]) -> list[Segment]:
         )
         for first, stop in zip([_start(run), *stops[:-1]], stops, strict=True)
     ]  # fmt: skip
-
-
-def throughput(study: Study, run: Run) -> tuple[int, float]:
-    """Nodes and seconds per step of a run: measured where the config has the shape, else from `flops_per_second`."""
-    measured = study.plan.throughput.get(run.shape)
-    if measured:
-        return measured.nodes, measured.seconds_per_step
-    if study.plan.flops_per_second is None:
-        raise UserError(f"plan.throughput: no entry for {run.shape}, and plan.flops_per_second is not set either")
-    flops = counting.flops_per_token(run.width, run.depth, architecture(study.suite)) * run.tokens_per_step
-    return 1, flops / study.plan.flops_per_second
 
 
 def check_runs(study: Study) -> None:

@@ -15,7 +15,7 @@ from tests.conftest import snakemake
 def test_every_stage_has_its_files(finished):
     results = finished / "results/tiny"
     for path in (
-        "suite/shapes.csv", "suite/plan.csv", "training/data/manifest.json", "losses/losses.parquet",
+        "suite/shapes.csv", "suite/plan.csv", "suite/plan.html", "training/data/manifest.json", "losses/losses.parquet",
         "losses/excluded.csv", "losses/anomalies.html", "laws/without_anomalies.html",
         "laws/approach_1_all.json", "laws/approach_3_all.json", "laws/approach_1_all.html", "laws/approach_3_all.html",
         "prescriptions/approach_3_all.parquet",

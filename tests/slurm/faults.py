@@ -169,6 +169,8 @@ def requeue(project: Project, run: str) -> None:
     job = project.job(run)
     slurm("scontrol", "update", f"jobid={job}", "requeue=1")
     slurm("scontrol", "requeue", job)
+    while slurm("squeue", "--noheader", "--jobs", job, "--format", "%T").strip() != "PENDING":
+        time.sleep(0.1)
     # Else it would wait for two minutes.
     slurm("scontrol", "update", f"jobid={job}", "starttime=now")
 

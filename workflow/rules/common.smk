@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 from shlex import quote
 
+from gemstones.cluster.memory import planned_processes
 from gemstones.cluster.slurm import jobs_left
+from gemstones.cluster.throughput import speed
 from gemstones.errors import UserError
 from gemstones.study import load
-from gemstones.suite.memory import planned_processes
-from gemstones.suite.runs import segments, throughput
+from gemstones.suite.runs import segments
 
 # The environment's own commands come first, also where it was not activated.
 shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
@@ -93,7 +94,7 @@ def job_text(wildcards):
 
 
 def job_nodes(wildcards):
-    return throughput(study, planned(wildcards).run)[0]
+    return speed(study, planned(wildcards).run).nodes
 
 
 def job_processes(wildcards):

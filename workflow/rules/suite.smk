@@ -1,16 +1,26 @@
 """Suite: which shapes are trained and in which jobs.
 
-config → suite/shapes.csv, suite/plan.csv
+config → suite/shapes.csv, suite/plan.csv, suite/plan.html
 """
 
 
 rule suite:
-    """Shapes with their counts, and the planned training jobs."""
+    """Shapes with their counts, and what the planned training jobs take of a cluster."""
     input:
-        code=modules(*(f"suite/{name}" for name in ("counting", "memory", "recipe", "runs", "shapes", "tables"))),
+        code=modules(
+            *(f"suite/{name}" for name in ("counting", "recipe", "runs", "shapes", "tables")),
+            *(f"cluster/{name}" for name in ("makespan", "memory", "page", "plan", "throughput")),
+            "report",
+        ),
     output:
         shapes="<results>/suite/shapes.csv",
         plan="<results>/suite/plan.csv",
+        html=report(
+            "<results>/suite/plan.html",
+            caption="../report/plan.rst",
+            category="1 Suite",
+            labels={"figure": "plan", "shown as": "table"},
+        ),
     log:
         "<results>/logs/suite.log",
     conda:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gemstones.cluster.memory import step_memory_bytes
 from gemstones.suite.counting import Architecture
-from gemstones.suite.memory import step_memory_bytes
 from gemstones.training import launch
 
 VOCABULARY, CONTEXT, BATCH, HEAD = 4096, 128, 8, 64

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 
+from gemstones.cluster.throughput import speed
 from gemstones.errors import UserError
 from gemstones.study import Study, axonn_split
 from gemstones.suite import counting
 from gemstones.suite.counting import MLP_RATIO, Architecture
-from gemstones.suite.runs import Run, all_runs, throughput
+from gemstones.suite.runs import Run, all_runs
 
 FP32, BF16 = 4, 2
 MOMENTS = 2 * FP32
@@ -23,7 +24,7 @@ def planned_processes(study: Study, run: Run) -> int:
     """How many processes share a run's steps: as many as the config says, or one for each device that srun starts them on."""
     if study.training.strategy == "single" or study.training.processes > 1:
         return study.training.processes
-    return throughput(study, run)[0] * study.plan.gpus_per_node
+    return speed(study, run).nodes * study.plan.gpus_per_node
 
 
 def check_devices(study: Study) -> None:
