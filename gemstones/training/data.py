@@ -37,26 +37,30 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 class Tokens:
     """One split as a single sequence of tokens, memory-mapped over its shards.
 
+    Parameters
+    ----------
+    copies : folder with copies of the shards, to be read instead of those beside the manifest.
+
     Raises
     ------
     UserError
         If a shard is missing or not as long as the manifest says.
     """
 
-    def __init__(self, manifest: str | Path, split: Split) -> None:
+    def __init__(self, manifest: str | Path, split: Split, copies: Path | None = None) -> None:
         folder, content = Path(manifest).parent, read_manifest(manifest)
         dtype = np.dtype(content["dtype"])
         self._shards: list[NDArray[Any]] = []
         shards = content["splits"][split]["shards"]
         _allow_open_files(len(shards))
         for shard in shards:
-            path, due = folder / shard["file"], shard["tokens"] * dtype.itemsize
+            path = copies / Path(shard["file"]).name if copies else folder / shard["file"]
+            due = shard["tokens"] * dtype.itemsize
             size = path.stat().st_size if path.is_file() else None
             if size != due:
                 fault = "is missing" if size is None else f"has {size} bytes"
-                raise UserError(
-                    f"{path}: the token shard {fault}; {manifest} lists it with {due} bytes. Make the shards again"
-                )
+                remedy = "Copy the shards again, or leave out training.shards" if copies else "Make the shards again"
+                raise UserError(f"{path}: the token shard {fault}; {manifest} lists it with {due} bytes. {remedy}")
             # A plain array over the map: slices of a memmap cost five times as much.
             self._shards.append(np.asarray(np.memmap(path, dtype, mode="r")))
         self._starts = np.cumsum([0, *map(len, self._shards)])

@@ -126,6 +126,27 @@ def test_an_anchor_that_is_asked_for_later_is_replayed(train: Train, straight: P
     assert losses(late, "train") == losses(straight, "train")
 
 
+def test_ends_of_jobs_may_go_when_they_are_superseded(train: Train, straight: Path, tmp_path: Path) -> None:
+    first = train(tmp_path, 5, keep_checkpoints="anchors")
+    train(tmp_path, 10, make_job(checkpoints=(10,)), keep_checkpoints="anchors")
+    assert checkpoints(first) == [5, 10]
+    for until in (15, 20, 25):
+        last = train(tmp_path, until, make_job(make_run(steps=until)), keep_checkpoints="anchors")
+    assert checkpoints(last) == [10, 20, 25]
+    rows, named = metrics(last), first.read_bytes()
+    first.unlink()
+    train(tmp_path, 5, keep_checkpoints="anchors")  # nothing is trained for it
+    assert metrics(last) == rows
+    assert json.loads(first.read_text())["checkpoint"]["step"] == 10
+    assert first.read_bytes() != named
+    # A former end that becomes an anchor stays one.
+    train(tmp_path, 20, make_job(checkpoints=(20,)), keep_checkpoints="anchors")
+    for until in (30, 35, 40):
+        last = train(tmp_path, until, make_job(make_run(steps=until)), keep_checkpoints="anchors")
+    assert checkpoints(last) == [10, 20, 35, 40]
+    assert losses(last) == losses(last) | losses(straight)
+
+
 def test_a_damaged_checkpoint_is_left_out_and_the_run_ends_the_same(
     train: Train, straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,11 +252,11 @@ def test_a_state_stays_as_it_is_until_it_is_written(
     """Written slowly while training goes on, each checkpoint is of the very step at which it was taken."""
     honest, changed = checkpoint.save, []
 
-    def slow(folder: Path, step: int, state: dict, *, milestone: bool) -> checkpoint.Checkpoint:
+    def slow(folder: Path, step: int, state: dict, **more: bool) -> checkpoint.Checkpoint:
         before = [tensor.clone() for tensor in state["model"].values()]
         time.sleep(0.1)
         changed.append(not all(map(torch.equal, before, state["model"].values())))
-        return honest(folder, step, state, milestone=milestone)
+        return honest(folder, step, state, **more)
 
     monkeypatch.setattr(checkpoint, "save", slow)
     train(tmp_path, 20, make_job(make_run(evaluate_every=2)))
