@@ -48,10 +48,12 @@ localrules:
     laws,
     prescribe,
     figures,
+    archive,
 
 
 include: "workflow/rules/suite.smk"
 include: "workflow/rules/training.smk"
+include: "workflow/rules/storage.smk"
 include: "workflow/rules/losses.smk"
 include: "workflow/rules/laws.smk"
 include: "workflow/rules/simulation.smk"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gemstones import files
 from gemstones.cluster.storage import read_manifest, read_record
+from gemstones.errors import UserError
 from gemstones.study import Storage, Study
 from gemstones.suite.runs import all_runs
 from gemstones.training import checkpoint
@@ -19,6 +20,8 @@ DAY = 24 * 3600.0
 def purge_warnings(study: Study, results: Path, now: float) -> list[str]:
     """A line for every run, and for the token shards, with files that are purged soon and are in no archive.
 
+    Or that says what is damaged, so that nothing can be told of the run.
+
     A file counts as touched when it was last read or written, whichever is later. Facilities count reading, but mounts may
     record it late or never, so a warning may come early, and not late. Files are not read but for small ones of JSON.
 
@@ -26,34 +29,38 @@ def purge_warnings(study: Study, results: Path, now: float) -> list[str]:
     ----------
     results : `results/<study>`.
     now : seconds since 1970.
-
-    Raises
-    ------
-    UserError
-        If a sidecar, a manifest or an archive is damaged.
     """
-    storage, training = study.storage, results / "training"
+    storage, training, folder = study.storage, results / "training", archive_folder(study)
     if storage.purge_days is None:
         return []
     lines = []
+    remedy = "`snakemake archive` keeps a run" if folder else "set storage.archive to keep it"
     for run in all_runs(study):
-        archived = {}
-        if storage.archive and (tar := archive_of(study, run.name)).is_file():
-            archived = {entry["path"]: entry["bytes"] for entry in read_record(tar)["members"]}
-        found = [
-            path for path in _state(training / run.name)
-            if archived.get(path.relative_to(training).as_posix()) != path.stat().st_size
-        ]  # fmt: skip
-        remedy = "`snakemake archive` keeps a run" if storage.archive else "set storage.archive to keep it"
-        lines += _warning(run.name, found, storage, now, f"not in an archive; {remedy}")
+        try:
+            paths = _unarchived(training, run.name, folder)
+            lines += _warning(run.name, paths, storage, now, f"not in an archive; {remedy}")
+        except UserError as error:
+            lines.append(f"{run.name}: {error}")
     shards = [path for path in sorted((training / "data").rglob("*")) if path.is_file()]
     return lines + _warning("data", shards, storage, now, "token shards, which can be made again from data.corpus")
 
 
-def archive_of(study: Study, run: str) -> Path:
-    """The tar of a run; needs `storage.archive`."""
-    assert study.storage.archive
-    return files.expanded(study.storage.archive, "storage.archive") / study.study / f"{run}.tar"
+def archive_folder(study: Study) -> Path | None:
+    """Where the archives of this study's runs are; raises UserError if a variable in its name is not set."""
+    if study.storage.archive is None:
+        return None
+    return files.expanded(study.storage.archive, "storage.archive") / study.study
+
+
+def _unarchived(training: Path, run: str, archive: Path | None) -> list[Path]:
+    archived: dict[str, int] = {}
+    if archive and (tar := archive / f"{run}.tar").is_file():
+        archived = {entry["path"]: entry["bytes"] for entry in read_record(tar)["members"]}
+    return [
+        path
+        for path in _state(training / run)
+        if archived.get(path.relative_to(training).as_posix()) != path.stat().st_size
+    ]
 
 
 def _state(folder: Path) -> list[Path]:

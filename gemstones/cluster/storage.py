@@ -58,7 +58,8 @@ def archive(manifest: Path, target: Path, study: str) -> None:
     Raises
     ------
     UserError
-        If a checkpoint is gone or damaged, or the former archive is of another recipe or corpus.
+        If a checkpoint is gone or damaged, or the former archive is damaged where it is needed, of another recipe or
+        corpus, or contradicts what is here.
     """
     run_folder, tar = manifest.parent.parent, target.with_suffix(".tar")
     last = read_manifest(manifest)
@@ -81,16 +82,16 @@ def archive(manifest: Path, target: Path, study: str) -> None:
         "gemstones_version": __version__,
         "members": entries,
     }
-    if (
-        former
-        and sorted(former["members"], key=str) == sorted(entries, key=str)
-        and tar.stat().st_size > record["bytes"]
-    ):
+    same = former is not None and sorted(former["members"], key=str) == sorted(entries, key=str)
+    if former and same and tar.stat().st_size > record["bytes"]:
         log.info("%s: nothing is new", tar)
         record = former
     else:
         with files.atomic(tar) as temporary:
-            _write(temporary, record, members, tar)
+            try:
+                _write(temporary, record, members, tar)
+            except tarfile.TarError:
+                raise _damaged(str(tar)) from None
         log.info("%s: %d files, %.3g GB", tar, len(members), record["bytes"] / 1e9)
     files.write_json(record, target)
 
@@ -141,6 +142,11 @@ def _members(run_folder: Path, last: dict[str, Any], former: dict[str, dict[str,
     def small(path: Path) -> None:
         content = rows(path) if path.suffix == ".jsonl" else path.read_bytes()
         name = f"{run_folder.name}/{path.relative_to(run_folder).as_posix()}"
+        old = former.get(name)
+        if old and path.suffix == ".jsonl" and hashlib.sha256(content[: old["bytes"]]).hexdigest() != old["sha256"]:
+            raise UserError(
+                f"{path}: does not begin as in the archive, which would lose rows; move that away to make it anew"
+            )
         add(Member(name, len(content), hashlib.sha256(content).hexdigest(), path, content))
 
     for item in checkpoint.milestones(home.checkpoints):
@@ -162,7 +168,9 @@ def _members(run_folder: Path, last: dict[str, Any], former: dict[str, dict[str,
     if last["checkpoint"]:
         name = f"{run_folder.name}/checkpoints/{home.key}/{Path(last['checkpoint']['path']).name}"
         if name not in found or found[name].sha256 != last["checkpoint"]["sha256"]:
-            raise UserError(f"{last['checkpoint']['path']}: the run's last checkpoint is gone; train it again")
+            raise UserError(
+                f"{last['checkpoint']['path']}: the run's last checkpoint is gone; train it again, or restore it"
+            )
     for member in found.values():
         if not member.source and former.get(member.path) != member.entry():
             raise UserError(f"{run_folder.parent / member.path}: the checkpoint is gone, and no archive has it")
@@ -186,7 +194,9 @@ def _write(path: Path, record: dict[str, Any], members: list[Member], former: Pa
                 for info in before:
                     old = before.extractfile(info) if info.name in carried else None
                     if old:
-                        _add(tar, carried[info.name], info.mtime, old, f"{former}: {info.name}")
+                        _add(tar, carried.pop(info.name), info.mtime, old, f"{former}: {info.name}")
+            if carried:
+                raise _damaged(f"{former}: {next(iter(carried))}")
 
 
 def _add(tar: tarfile.TarFile, member: Member, mtime: float, file: IO[bytes], name: str) -> None:
