@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from gemstones.cluster.restore import restore
+from gemstones.cluster.storage import archive
 from gemstones.errors import UserError
 from gemstones.suite.runs import Run
 from gemstones.training import checkpoint
@@ -267,3 +270,26 @@ def test_mixed_precision_trains_too(train: Train, straight: Path, tmp_path: Path
     mixed = train(tmp_path, 5, make_job(make_run(precision="bf16-mixed")))
     assert losses(mixed)[5] != losses(straight)[5]
     assert losses(mixed)[5] == pytest.approx(losses(straight)[5], abs=0.05)
+
+
+def test_an_archived_run_goes_on_where_it_was(train: Train, straight: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "results/training"
+    first = train(folder, 10, make_job(checkpoints=(10,)))
+    archive(first, tmp_path / "archive/32x1.json", "study")
+    shutil.rmtree(folder)
+    restore(tmp_path / "archive/32x1.json", tmp_path / "results")
+    last = train(folder, 20)
+    assert_same_state(last, straight)
+    assert losses(last, "train") == losses(straight, "train")
+    assert metrics(last).count('"start"') == 2
+
+
+def test_a_run_is_the_same_from_copies_of_the_shards(
+    train: Train, straight: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEMSTONES_SHARDS", str(tmp_path / "copies"))
+    shutil.copytree(shards.parent / "shards", tmp_path / "copies")
+    assert_same_state(train(tmp_path, 20, shards="$GEMSTONES_SHARDS"), straight)
+    monkeypatch.delenv("GEMSTONES_SHARDS")
+    with pytest.raises(UserError, match=r"^training.shards: .* GEMSTONES_SHARDS is not set"):
+        train(tmp_path / "other", 20, shards="$GEMSTONES_SHARDS")
