@@ -92,6 +92,8 @@ def archive(manifest: Path, target: Path, study: str) -> None:
                 _write(temporary, record, members, tar)
             except tarfile.TarError:
                 raise _damaged(str(tar)) from None
+            except OSError as error:  # such as a full disk
+                raise UserError(f"{error.filename or tar}: {error.strerror}; nothing is archived") from None
         log.info("%s: %d files, %.3g GB", tar, len(members), record["bytes"] / 1e9)
     files.write_json(record, target)
 

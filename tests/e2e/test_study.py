@@ -1,6 +1,7 @@
 """The whole study of tests, run for real."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -83,10 +84,13 @@ def test_a_purged_study_comes_back_from_its_archive(project, tmp_path):
     training, archive = project / "results/tiny/training", tmp_path / "archive"
     settings = ("--configfile", "config/tiny.yaml", "--config", f"storage={{archive: {archive}, purge_days: 90}}")
     checkpoints = {path: path.read_bytes() for path in training.rglob("*.pt")}
-    snakemake(project, "-c2", "archive", *settings)
+    os.utime(next((training / "48x2/metrics").iterdir()), (0, 0))
+    shown = snakemake(project, "-c2", "archive", *settings)
+    assert "48x2: 1 files" in shown.stdout + shown.stderr
+    assert "are purged from 1970-04-01 on: not in an archive" in shown.stdout + shown.stderr
     archives = sorted((archive / "tiny").glob("*.json"))
     runs = sorted(path for path in training.iterdir() if path.name != "data")
-    assert [path.stem for path in archives] == [path.name for path in runs]
+    assert {path.stem for path in archives} == {path.name for path in runs}
     assert "48x2-cooldown-20" in {path.stem for path in archives}
     for run in runs:
         shutil.rmtree(run)
