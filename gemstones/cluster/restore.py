@@ -112,7 +112,7 @@ def _wanted(ours: Path, here: Path) -> bool:
 def _alone(home: Home) -> Iterator[None]:
     """While no job trains the run."""
     home.lock.parent.mkdir(parents=True, exist_ok=True)
-    with home.lock.open("w") as file:
+    with home.lock.open("a") as file:  # never emptied: the name of a holder may stand in it
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
