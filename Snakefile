@@ -42,8 +42,10 @@ wildcard_constraints:
     part=r"\d+",
 
 
+# Not of a dry run, which is to be quick.
 onstart:
     check_submission()
+    warn_of_purge()
 
 
 localrules:
@@ -53,10 +55,12 @@ localrules:
     laws,
     prescribe,
     figures,
+    archive,
 
 
 include: "workflow/rules/suite.smk"
 include: "workflow/rules/training.smk"
+include: "workflow/rules/storage.smk"
 include: "workflow/rules/losses.smk"
 include: "workflow/rules/laws.smk"
 include: "workflow/rules/simulation.smk"

@@ -166,6 +166,29 @@ def export(
 
 
 @app.command()
+def restore(
+    archives: Annotated[
+        list[Path], typer.Argument(metavar="ARCHIVE...", help="Of runs: <storage.archive>/<study>/<run>.json.")
+    ],
+    *,
+    results: Annotated[Path, typer.Option(help="The study's folder, such as results/frontier.")],
+) -> None:
+    """Get archived runs back, such as after a purge, so that they go on or are there again; shows how much was written.
+
+    What is there and intact stays. Call it where the study was started, as manifests name files from there.
+
+    \b
+    Example:
+      gemstones restore ~/archive/frontier/*.json --results results/frontier
+    """
+    from gemstones.cluster.restore import restore as restore_one
+
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s")
+    for archive in archives:
+        typer.echo(f"{archive.stem}: {len(restore_one(archive, results))} files")
+
+
+@app.command()
 def fit(
     file: Annotated[Path, typer.Argument(metavar="FILE", help=".csv, .tsv, .json, .jsonl (also .gz) or .parquet.")],
     law: Annotated[str, typer.Option(help="Covariates of the law, among params, tokens, width, depth.")] = LAW,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemstones import __version__
+from gemstones.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +55,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def expanded(path: str, key: str) -> Path:
+    """A path of the config with ~ and $VARIABLES filled in; raises UserError, naming `key`, where one is not set."""
+    filled = os.path.expanduser(os.path.expandvars(path))
+    if unset := re.search(r"\$(\w+|\{\w+\})", filled):
+        raise UserError(f"{key}: '{path}': the environment variable {unset[1].strip('{}')} is not set")
+    return Path(filled)
 
 
 def write_text(text: str, path: str | Path) -> None:

@@ -32,7 +32,7 @@ Covariate = Literal["params", "tokens", "width", "depth"]
 ParamCount = Literal["params", "params_no_input_embedding", "params_no_embeddings"]
 Resource = Literal["flops", "gpu_hours"]
 WandbMode = Literal["offline", "online", "disabled"]
-KeepCheckpoints = Literal["milestones", "all"]
+KeepCheckpoints = Literal["milestones", "anchors", "all"]
 STRATEGIES = ("single", "ddp", "fsdp2", "tp")
 FigureKind = Literal[
     "shapes",
@@ -331,7 +331,16 @@ class Training(Config):
 
     wandb_mode: WandbMode = "offline"
     wandb_project: str = "gemstones"
-    keep_checkpoints: KeepCheckpoints = "milestones"
+    keep_checkpoints: KeepCheckpoints = Field(
+        default="milestones",
+        description="milestones: anchors of cooldowns and ends of jobs; anchors: the end of a job only until one after it "
+        "has started from another; the newest two stay in any case",
+    )
+    shards: str | None = Field(
+        default=None,
+        description="folder with copies of the token shards, such as node-local storage ($GEMSTONES_SHARDS from "
+        "envs/stage.sh); by default they are read beside their manifest",
+    )
     strategy: Annotated[str, AfterValidator(_strategy)] = Field(
         default="single", description="single, ddp, fsdp2, tp or axonn(rows,columns,depth): how processes share a step"
     )
@@ -354,6 +363,25 @@ class Training(Config):
             raise ValueError(
                 "compile: the layers of AxoNN cannot be compiled; choose fsdp2, ddp or tp, or leave it out"
             )
+        return self
+
+
+class Storage(Config):
+    """What is kept where, and for how long."""
+
+    archive: str | None = Field(
+        default=None,
+        description="folder for archives of finished runs (`snakemake archive`); ~ and $VARIABLES are filled in",
+    )
+    purge_days: Count | None = Field(
+        default=None, description="the facility removes files that were not touched for so many days"
+    )
+    warn_days: Count = Field(default=14, description="how long before that a warning is due")
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Self:
+        if self.purge_days is not None and self.warn_days >= self.purge_days:
+            raise ValueError(f"warn_days: {self.warn_days} must be less than the {self.purge_days} of purge_days")
         return self
 
 
@@ -508,6 +536,7 @@ class Study(Config):
     plan: Plan = Plan()
     data: Data = Data()
     training: Training = Training()
+    storage: Storage = Storage()
     losses: Losses = Losses()
     selections: dict[RowName, str] = Field(default={}, description="pandas queries over the losses table")
     fits: dict[RowName, Fit] = {}

@@ -1,6 +1,7 @@
 """Checkpoints that survive kills: `step-00000225.pt`, and after it `step-00000225.json` with its size and checksum.
 
-A checkpoint without its sidecar does not exist. Milestones (steps that someone asked for) are never pruned.
+A checkpoint without its sidecar does not exist. Milestones (steps that someone asked for, and the ends of jobs) are not
+pruned, but for ends of jobs where `training.keep_checkpoints` is `anchors`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +31,7 @@ class Checkpoint:
     bytes: int
     sha256: str
     milestone: bool
+    end: bool = False  # a milestone only because a job ended there
 
     @property
     def sidecar(self) -> Path:
@@ -44,8 +46,12 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.pt"
 
 
-def save(folder: Path, step: int, state: dict[str, Any], *, milestone: bool) -> Checkpoint:
+def save(folder: Path, step: int, state: dict[str, Any], *, milestone: bool, end: bool = False) -> Checkpoint:
     """Write a state, then its sidecar; a milestone stays one when it is written again.
+
+    Parameters
+    ----------
+    end : whether it is a milestone only because a job ends there.
 
     Raises
     ------
@@ -65,9 +71,9 @@ def save(folder: Path, step: int, state: dict[str, Any], *, milestone: bool) -> 
                     raise hashed.error from None
                 raise
         before = _read(path.with_suffix(".json"))
-        checkpoint = Checkpoint(
-            path, step, hashed.bytes, hashed.sha256.hexdigest(), milestone or (before is not None and before.milestone)
-        )
+        if before and before.milestone:
+            milestone, end = True, before.end and (end or not milestone)
+        checkpoint = Checkpoint(path, step, hashed.bytes, hashed.sha256.hexdigest(), milestone, end)
         _write_sidecar(checkpoint)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}; earlier checkpoints are kept") from None
@@ -166,6 +172,24 @@ def before(folder: Path, step: int, number: int) -> Checkpoint | None:
     return found
 
 
+def milestones(folder: Path) -> list[Checkpoint]:
+    """Milestones by step as their sidecars tell of them, whether the checkpoints are there or not.
+
+    Raises
+    ------
+    UserError
+        If a sidecar is damaged.
+    """
+    found = []
+    for sidecar in sorted(folder.glob("step-*.json")):
+        checkpoint = _read(sidecar)
+        if checkpoint is None:
+            raise UserError(f"{sidecar}: the checkpoint's sidecar is damaged; remove it, or restore it from an archive")
+        if checkpoint.milestone:
+            found.append(checkpoint)
+    return found
+
+
 def discard(folder: Path, above: int) -> None:
     """Remove the checkpoints above a step, which a roll-back has left behind."""
     for checkpoint in available(folder):
@@ -173,19 +197,26 @@ def discard(folder: Path, above: int) -> None:
             _remove(checkpoint)
 
 
-def keep(checkpoint: Checkpoint) -> Checkpoint:
-    """Make a checkpoint a milestone."""
-    if not checkpoint.milestone:
-        checkpoint = Checkpoint(checkpoint.path, checkpoint.step, checkpoint.bytes, checkpoint.sha256, milestone=True)
+def keep(checkpoint: Checkpoint, *, end: bool = False) -> Checkpoint:
+    """Make a checkpoint a milestone, or one that was only the end of a job a milestone for good."""
+    if not checkpoint.milestone or (checkpoint.end and not end):
+        checkpoint = replace(checkpoint, milestone=True, end=end)
         _write_sidecar(checkpoint)
     return checkpoint
 
 
-def prune(folder: Path, current: int) -> None:
-    """Remove all but the milestones, the newest ones and that of the step `current`."""
+def prune(folder: Path, current: int, ends_below: int = 0) -> None:
+    """Remove all but the milestones, the newest ones and that of the step `current`.
+
+    Parameters
+    ----------
+    ends_below : ends of jobs below this step are removed too. The checkpoint of this step must have been read back intact,
+        so that a run never depends on one that was only written.
+    """
     found = available(folder)
     for checkpoint in found[:-KEEP_NEWEST]:
-        if not checkpoint.milestone and checkpoint.step != current:
+        kept = checkpoint.milestone and not (checkpoint.end and checkpoint.step < ends_below)
+        if not kept and checkpoint.step != current:
             _remove(checkpoint)
 
 
@@ -211,6 +242,8 @@ def _write_sidecar(checkpoint: Checkpoint) -> None:
         "sha256": checkpoint.sha256,
         "milestone": checkpoint.milestone,
     }
+    if checkpoint.end:
+        content["end"] = True
     files.write_json(content, checkpoint.sidecar)
 
 
@@ -218,6 +251,7 @@ def _read(sidecar: Path) -> Checkpoint | None:
     try:
         content = json.loads(sidecar.read_text())
         path = sidecar.with_suffix(".pt")
-        return Checkpoint(path, content["step"], content["bytes"], content["sha256"], content["milestone"])
+        milestone, end = content["milestone"], content.get("end", False)
+        return Checkpoint(path, content["step"], content["bytes"], content["sha256"], milestone, end)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

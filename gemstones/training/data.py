@@ -34,22 +34,34 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def check_shards(manifest: str | Path, *splits: Split) -> None:
-    """Raise UserError if a shard of some splits, or of all, is missing or not as long as the manifest says."""
-    folder, content = Path(manifest).parent, read_manifest(manifest)
-    for split in splits or content["splits"]:
-        for shard in content["splits"][split]["shards"]:
-            path, due = folder / shard["file"], shard["tokens"] * np.dtype(content["dtype"]).itemsize
+def check_shards(manifest: str | Path, copies: Path | None = None) -> None:
+    """Raise UserError if a shard is missing or not as long as the manifest says.
+
+    Parameters
+    ----------
+    copies : folder with copies of the shards, to be looked at instead of those beside the manifest.
+    """
+    content = read_manifest(manifest)
+    for split in content["splits"].values():
+        for shard in split["shards"]:
+            path, due = _path(manifest, shard, copies), shard["tokens"] * np.dtype(content["dtype"]).itemsize
             size = path.stat().st_size if path.is_file() else None
             if size != due:
                 fault = "is missing" if size is None else f"has {size} bytes"
-                raise UserError(
-                    f"{path}: the token shard {fault}; {manifest} lists it with {due} bytes. Make the shards again"
-                )
+                remedy = "Copy the shards again, or leave out training.shards" if copies else "Make the shards again"
+                raise UserError(f"{path}: the token shard {fault}; {manifest} lists it with {due} bytes. {remedy}")
+
+
+def _path(manifest: str | Path, shard: dict[str, Any], copies: Path | None) -> Path:
+    return copies / Path(shard["file"]).name if copies else Path(manifest).parent / shard["file"]
 
 
 class Tokens:
     """One split as a single sequence of tokens, memory-mapped over its shards.
+
+    Parameters
+    ----------
+    copies : folder with copies of the shards, to be read instead of those beside the manifest.
 
     Raises
     ------
@@ -57,17 +69,16 @@ class Tokens:
         If a shard is missing or not as long as the manifest says.
     """
 
-    def __init__(self, manifest: str | Path, split: Split) -> None:
-        folder, content = Path(manifest).parent, read_manifest(manifest)
+    def __init__(self, manifest: str | Path, split: Split, copies: Path | None = None) -> None:
+        content = read_manifest(manifest)
         dtype = np.dtype(content["dtype"])
         self._shards: list[NDArray[Any]] = []
         shards = content["splits"][split]["shards"]
         _allow_open_files(len(shards))
-        check_shards(manifest, split)
+        check_shards(manifest, copies)
         for shard in shards:
-            path = folder / shard["file"]
             # A plain array over the map: slices of a memmap cost five times as much.
-            self._shards.append(np.asarray(np.memmap(path, dtype, mode="r")))
+            self._shards.append(np.asarray(np.memmap(_path(manifest, shard, copies), dtype, mode="r")))
         self._starts = np.cumsum([0, *map(len, self._shards)])
 
     def __len__(self) -> int:

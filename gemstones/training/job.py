@@ -174,15 +174,16 @@ def _reach(
     first, shared = _processes()
     with _alone(home, first, shared, deadline):
         stopped = shared(lambda: _stopped(run, home, [*parents, *([output] if output.exists() else [])]))
-        missing = shared(lambda: _missing(home, until, asked))
+        missing = shared(lambda: _missing(home, until, asked))  # and what is there of `asked` is kept
         if missing and not stopped:
             shared(lambda: _check_fault(run, home, settings))
-            shared(lambda: check_shards(data))
+            copies = files.expanded(settings.shards, "training.shards") if settings.shards else None
+            shared(lambda: check_shards(data, copies))
             from gemstones.training import loop
 
             try:
                 loop.advance(
-                    run, data, home.checkpoints, home.metrics, identity=home.key, missing=missing,
+                    run, data, home.checkpoints, home.metrics, identity=home.key, missing=missing, asked=set(asked),
                     parent=parent.checkpoint if parent else None, settings=settings, deadline=deadline,
                 )  # fmt: skip
             except Stopped as stop:
@@ -287,9 +288,14 @@ def _alone(home: Home, first: bool, shared: Shared, deadline: Deadline) -> Itera
 
 
 def _missing(home: Home, until: int, asked: Iterable[int]) -> list[int]:
-    """Steps that have to be trained to: a run that is already beyond `until` need not stop there once more."""
-    found = {item.step for item in checkpoint.available(home.checkpoints)}
-    missing = set(asked) - found
+    """Steps that have to be trained to: a run that is already beyond `until` need not stop there once more.
+
+    Those of `asked` that are there become milestones, before anything is pruned.
+    """
+    found = {item.step: item for item in checkpoint.available(home.checkpoints)}
+    for step in found.keys() & set(asked):
+        checkpoint.keep(found[step])
+    missing = set(asked) - found.keys()
     if not any(step >= until for step in found):
         missing.add(until)
     return sorted(missing)
@@ -330,7 +336,7 @@ def _manifest(
     found = {item.step: item for item in checkpoint.available(home.checkpoints)}
     reached = None if stopped else min(step for step in found if step >= until)
     for step in {*asked, reached} if reached is not None else ():
-        found[step] = checkpoint.keep(found[step])
+        found[step] = checkpoint.keep(found[step], end=step not in asked)
 
     def entry(item: Checkpoint) -> dict[str, Any]:
         return {"path": item.path.as_posix(), "step": item.step, "sha256": item.sha256}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gemstones.errors import UserError
-from gemstones.study import Training
+from gemstones.study import KeepCheckpoints, Training
 from gemstones.suite.runs import Run
 from gemstones.training import checkpoint
 from gemstones.training.checkpoint import Checkpoint
@@ -32,6 +34,7 @@ def advance(
     *,
     identity: str,
     missing: list[int],
+    asked: Collection[int],
     parent: Checkpoint | None,
     settings: Training,
     deadline: Deadline,
@@ -47,6 +50,7 @@ def advance(
     checkpoints, metrics : folder and file of the run's state.
     identity : stands in every checkpoint and must match.
     missing : ascending steps.
+    asked : steps whose checkpoints are wanted for other reasons than that a job ends there.
     parent : where a cooldown branches from.
     settings : what is kept and logged.
     deadline : of the job.
@@ -60,12 +64,14 @@ def advance(
     """
     trainer = Trainer(run, shards, settings, initial=False)
     record = Record(trainer, metrics, settings)
+    store = _Store(checkpoints, identity, asked, settings.keep_checkpoints)
     try:
         for target in missing:
             above = trainer.step if record.begun else -1
             resumed = trainer.parallel.first(partial(checkpoint.newest, checkpoints, target, above))
             if resumed:
                 _restore(trainer, resumed, identity)
+                store.read_back = resumed.step
             elif not record.begun and parent:
                 if not trainer.parallel.first(parent.intact):
                     raise UserError(
@@ -85,15 +91,29 @@ def advance(
             if trainer.step == run.anchor:
                 record.write(trainer.validate())
             deadline.begin_steps()
-            _train_to(target, trainer, checkpoints, record, deadline, identity, settings.keep_checkpoints == "all")
+            _train_to(target, trainer, store, record, deadline)
     finally:
         record.close()
         trainer.saver.wait()
 
 
-def _train_to(
-    target: int, trainer: Trainer, checkpoints: Path, record: Record, deadline: Deadline, identity: str, keep_all: bool
-) -> None:
+@dataclass
+class _Store:
+    """Where a run's checkpoints are, and which of them stay."""
+
+    folder: Path
+    identity: str
+    asked: Collection[int]
+    keep: KeepCheckpoints
+    read_back: int = 0  # step of a checkpoint that was read back intact
+
+    def save(self, step: int, state: dict[str, Any], milestone: bool) -> None:
+        checkpoint.save(self.folder, step, state, milestone=milestone, end=milestone and step not in self.asked)
+        if self.keep != "all":
+            checkpoint.prune(self.folder, step, self.read_back if self.keep == "anchors" else 0)
+
+
+def _train_to(target: int, trainer: Trainer, store: _Store, record: Record, deadline: Deadline) -> None:
     run = trainer.run
     log_step, log_time = trainer.step, time.perf_counter()
     while trainer.step < target:
@@ -108,7 +128,7 @@ def _train_to(
         if act == "stop":
             _stop(trainer, record, row["step"], events)
         if act == "roll_back":
-            _roll_back(trainer, checkpoints, record, identity, row["step"], events)
+            _roll_back(trainer, store, record, row["step"], events)
             log_step = trainer.step
             continue
         step = trainer.step
@@ -126,7 +146,7 @@ def _train_to(
         elif not out_of_time:
             continue
         record.sync()
-        _save(trainer, checkpoints, identity, milestone=step == target, keep_all=keep_all)
+        _save(trainer, store, milestone=step == target)
         if out_of_time or step == target:
             trainer.parallel.first(trainer.saver.wait)
         if out_of_time and step < target:
@@ -159,19 +179,17 @@ def _reason(deadline: Deadline) -> str:
     return deadline.reason or "another process has to stop"
 
 
-def _roll_back(
-    trainer: Trainer, checkpoints: Path, record: Record, identity: str, step: int, events: list[dict[str, Any]]
-) -> None:
+def _roll_back(trainer: Trainer, store: _Store, record: Record, step: int, events: list[dict[str, Any]]) -> None:
     """Go back some checkpoints, and read on after the batch of `step`, the one at which something went wrong."""
     policy, roll_backs = trainer.watcher.policy, trainer.roll_backs
     after, lr_factor = trainer.skipped + step, trainer.lr_factor * policy.roll_back_lr_factor
     trainer.parallel.first(trainer.saver.wait)
-    source = trainer.parallel.first(partial(checkpoint.before, checkpoints, step, policy.roll_back_checkpoints))
+    source = trainer.parallel.first(partial(checkpoint.before, store.folder, step, policy.roll_back_checkpoints))
     if source is None:
         _stop(trainer, record, step, events, "no checkpoint to roll back to")
-    _restore(trainer, source, identity)
+    _restore(trainer, source, store.identity)
     # Or the next job would go on from what was left behind.
-    trainer.parallel.first(partial(checkpoint.discard, checkpoints, source.step))
+    trainer.parallel.first(partial(checkpoint.discard, store.folder, source.step))
     trainer.skipped, trainer.lr_factor, trainer.roll_backs = after - trainer.step, lr_factor, roll_backs + 1
     record.event(
         {
@@ -186,18 +204,12 @@ def _roll_back(
     log.warning("%s: rolled back from step %d to %d, and read on after it", trainer.run.name, step, trainer.step)
 
 
-def _save(trainer: Trainer, checkpoints: Path, identity: str, milestone: bool, keep_all: bool) -> None:
+def _save(trainer: Trainer, store: _Store, milestone: bool) -> None:
     """Copy the state and write the copy while training goes on; waits until the one before is written."""
     trainer.parallel.first(trainer.saver.wait)
-    state, step = trainer.state(identity), trainer.step
-
-    def save() -> None:
-        checkpoint.save(checkpoints, step, state, milestone=milestone)
-        if not keep_all:
-            checkpoint.prune(checkpoints, step)
-
+    state, step = trainer.state(store.identity), trainer.step
     if trainer.parallel.rank == 0:
-        trainer.saver.start(save)
+        trainer.saver.start(partial(store.save, step, state, milestone))
 
 
 def _restore(trainer: Trainer, source: Checkpoint, identity: str | None) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from gemstones import files
 from gemstones.study import Training
 from gemstones.suite.runs import Run
 from gemstones.training import parallel
@@ -53,8 +54,9 @@ class Trainer:
         if settings.compile:
             self._compile()
         self.optimizer = build_optimizer(self.parallel.module, run)
-        self.batches = Batches(Tokens(shards, "train"), run.batch_size, run.context_length, run.seed)
-        self.held_out = Tokens(shards, "validation")
+        copies = files.expanded(settings.shards, "training.shards") if settings.shards else None
+        self.batches = Batches(Tokens(shards, "train", copies), run.batch_size, run.context_length, run.seed)
+        self.held_out = Tokens(shards, "validation", copies)
 
     def initialize(self) -> None:
         """Draw the full initial weights, the same whatever the strategy, and load them."""

@@ -1,7 +1,10 @@
 """The whole study of tests, run for real."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -74,6 +77,30 @@ def test_the_report_holds_figures_and_tables(project):
     assert "without_anomalies.html" in report
     assert "approach_3_all.html" in report  # a fit card
     assert "3 Laws" in report
+
+
+def test_a_purged_study_comes_back_from_its_archive(project, tmp_path):
+    """Cooldowns that share a job too; and nothing is trained for it."""
+    training, archive = project / "results/tiny/training", tmp_path / "archive"
+    settings = ("--configfile", "config/tiny.yaml", "--config", f"storage={{archive: {archive}, purge_days: 90}}")
+    checkpoints = {path: path.read_bytes() for path in training.rglob("*.pt")}
+    os.utime(next((training / "48x2/metrics").iterdir()), (0, 0))
+    shown = snakemake(project, "-c2", "archive", *settings)
+    assert "48x2: 1 files" in shown.stdout + shown.stderr
+    assert "are purged from 1970-04-01 on: not in an archive" in shown.stdout + shown.stderr
+    archives = sorted((archive / "tiny").glob("*.json"))
+    runs = sorted(path for path in training.iterdir() if path.name != "data")
+    assert {path.stem for path in archives} == {path.name for path in runs}
+    assert "48x2-cooldown-20" in {path.stem for path in archives}
+    for run in runs:
+        shutil.rmtree(run)
+    command = [sys.executable, "-m", "gemstones", "restore", *map(str, archives), "--results", "results/tiny"]
+    subprocess.run(command, cwd=project, check=True)
+    milestones = {path: path.read_bytes() for path in training.rglob("*.pt")}
+    assert milestones
+    assert milestones.items() <= checkpoints.items()
+    shown = snakemake(project, "-n", "all", "archive", *settings)
+    assert "Nothing to be done" in shown.stdout + shown.stderr
 
 
 def test_two_processes_under_axonn_give_the_same_losses(project, finished):

@@ -134,6 +134,20 @@ def test_a_bad_config_is_one_line(fresh, section, message):
     assert "Traceback" not in shown
 
 
+def test_archives_are_made_of_every_run_and_only_where_they_are_wanted(fresh, frontier, monkeypatch):
+    config = {**config_of("frontier"), "storage": {"archive": "$ARCHIVE/gemstones", "purge_days": 90}}
+    (fresh / "config/archived.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("ARCHIVE", "/somewhere/else")
+    archives = [job for job in dry_run(fresh, "config/archived.yaml", ("archive",)) if job.rule == "archive_run"]
+    assert len(archives) == 22 + 20 + 199
+    assert "/somewhere/else/gemstones/frontier/256x23.json" in {job.output[0] for job in archives}
+    assert not count(dry_run(fresh, "config/archived.yaml"))["archive_run"]
+    done = snakemake(fresh, "-n", "archive", "--configfile", "config/tiny.yaml", check=False)
+    assert done.returncode != 0
+    assert "error: storage.archive: not set" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_a_step_without_a_job_is_named(fresh):
     target = "results/tiny/training/48x2/steps/33.json"
     done = snakemake(fresh, "-n", target, "--configfile", "config/tiny.yaml", check=False)

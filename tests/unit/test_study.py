@@ -24,6 +24,7 @@ def test_sections_are_frozen_and_closed():
     ("path", "value", "message"),
     [
         (["recipe", "lr_bas"], 1, r"recipe\.lr_bas: unknown key; did you mean 'lr_base'\?"),
+        (["storage"], {"purge_days": 10}, r"storage: .*warn_days: 14 must be less than the 10 of purge_days"),
         (["plan", "walltime_minutes"], "2h", r"plan\.walltime_minutes: .*valid number.*'2h'"),
         (["plan", "walltime_minutes"], -5, r"plan\.walltime_minutes: .*greater than 0.*-5"),
         (["runs", "main", "steps"], "350B", r"runs\.main\.steps: .*valid integer.*'350B'"),

@@ -4,8 +4,10 @@ import os
 import sys
 from pathlib import Path
 from shlex import quote
+from time import time
 
 from gemstones.cluster.memory import planned_processes
+from gemstones.cluster.purge import archive_folder, purge_warnings
 from gemstones.cluster.slurm import jobs_left
 from gemstones.cluster.throughput import speed
 from gemstones.errors import UserError
@@ -19,8 +21,12 @@ try:
     study = load(config, ", ".join(map(str, workflow.configfiles)) or "config")
     # Every planned training job by (run, last step); the DAG's training part is drawn from it.
     JOBS = {(segment.run.name, segment.stop): segment for segment in segments(study)}
+    ARCHIVE = archive_folder(study)
 except UserError as error:
     sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+
+# The job after which a run has ended; some jobs train several.
+LAST_JOBS = {run.name: (run, job) for job, segment in JOBS.items() for run in (*segment.before, segment.run)}
 
 # From here on, rules see checked values with defaults.
 config.update(study.model_dump(mode="json"))
@@ -51,6 +57,11 @@ FIGURE_CATEGORIES = {
     "overspend": "4 Prescriptions",
     "overtraining": "4 Prescriptions",
 }
+
+
+def warn_of_purge():
+    for line in purge_warnings(study, Path(RESULTS), time()):
+        logger.warning(line)
 
 
 def check_submission():
@@ -117,6 +128,21 @@ def manifests(jobs):
 def last_manifests(wildcards):
     """The manifest of every run's last job."""
     return manifests({run: (run, stop) for run, stop in JOBS}.values())
+
+
+def job_of_run(wildcards):
+    return manifests([LAST_JOBS[wildcards.run][1]])
+
+
+def manifest_of_run(wildcards):
+    """The manifest of a run's last step, which a job of several runs writes undeclared."""
+    return f"{RESULTS}/training/{wildcards.run}/steps/{LAST_JOBS[wildcards.run][0].steps}.json"
+
+
+def archives(wildcards):
+    if not ARCHIVE:
+        sys.exit("error: storage.archive: not set; name the folder for archives, such as one that is never purged")
+    return [f"{ARCHIVE}/{run}.json" for run in LAST_JOBS]
 
 
 def losses_files(wildcards):

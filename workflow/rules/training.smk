@@ -51,7 +51,7 @@ rule train_main:
     params:
         job=job_text,
     shell:
-        "nodes={resources.nodes} processes={resources.processes}; {resources.launcher}"
+        "nodes={resources.nodes} processes={resources.processes} data={input.data}; {resources.launcher}"
         " gemstones train {params.job:q} {input.after} --data {input.data} --until {wildcards.step}"
         " --output {output} --settings {resources.settings:q} 2> {log}"
 

@@ -76,6 +76,29 @@ def test_pruning_keeps_milestones_the_two_newest_and_the_current_one(tmp_path: P
     assert len(list(tmp_path.iterdir())) == 8
 
 
+def test_the_end_of_a_job_goes_once_a_later_checkpoint_was_read_back(tmp_path: Path) -> None:
+    for step in (5, 10, 15, 20, 25, 30):
+        checkpoint.save(tmp_path, step, {"step": step}, milestone=step != 15, end=step != 10)
+    checkpoint.prune(tmp_path, current=30)
+    assert [found.step for found in checkpoint.available(tmp_path)] == [5, 10, 20, 25, 30]
+    checkpoint.prune(tmp_path, current=30, ends_below=20)
+    assert [found.step for found in checkpoint.available(tmp_path)] == [10, 20, 25, 30]
+
+
+def test_what_was_asked_for_is_never_again_a_mere_end(tmp_path: Path) -> None:
+    def end() -> bool:
+        (found,) = checkpoint.milestones(tmp_path)
+        return found.end
+
+    saved = checkpoint.save(tmp_path, 5, {"step": 5}, milestone=True, end=True)
+    assert checkpoint.keep(saved, end=True) == saved
+    assert end()
+    assert not checkpoint.keep(saved).end
+    checkpoint.keep(checkpoint.available(tmp_path)[0], end=True)
+    checkpoint.save(tmp_path, 5, {"step": 5}, milestone=True, end=True)
+    assert not end()
+
+
 def test_going_back_ends_at_a_milestone_and_passes_over_what_is_damaged(tmp_path: Path) -> None:
     for step in (5, 10, 15, 20, 25):
         save(tmp_path, step, milestone=step == 10)

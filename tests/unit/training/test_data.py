@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -165,6 +166,16 @@ def test_a_missing_or_truncated_shard_is_named(build: Build, tmp_path: Path) -> 
         Tokens(manifest, "train")
     with pytest.raises(UserError, match="not found"):
         Tokens(tmp_path / "other.json", "train")
+
+
+def test_shards_are_read_from_copies(shards: Path, tmp_path: Path) -> None:
+    for path in (shards.parent / "shards").glob("*.bin"):
+        shutil.copy(path, tmp_path)
+    copies = Tokens(shards, "train", tmp_path)
+    assert np.array_equal(copies.window(0, len(copies)), all_tokens(shards, "train"))
+    (tmp_path / "train-00000.bin").write_bytes(b"")
+    with pytest.raises(UserError, match=rf"^{tmp_path}/train-00000.bin: the token shard has 0 bytes; .* Copy"):
+        Tokens(shards, "train", tmp_path)
 
 
 def test_an_epoch_uses_every_window_once_in_an_order_of_its_own(shards: Path) -> None:

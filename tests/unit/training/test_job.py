@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from gemstones.cluster.restore import restore
+from gemstones.cluster.storage import archive
 from gemstones.errors import UserError
 from gemstones.suite.runs import Run
 from gemstones.training import checkpoint
@@ -126,6 +129,27 @@ def test_an_anchor_that_is_asked_for_later_is_replayed(train: Train, straight: P
     assert losses(late, "train") == losses(straight, "train")
 
 
+def test_ends_of_jobs_may_go_when_they_are_superseded(train: Train, straight: Path, tmp_path: Path) -> None:
+    first = train(tmp_path, 5, keep_checkpoints="anchors")
+    train(tmp_path, 10, make_job(checkpoints=(10,)), keep_checkpoints="anchors")
+    assert checkpoints(first) == [5, 10]
+    for until in (15, 20, 25):
+        last = train(tmp_path, until, make_job(make_run(steps=until)), keep_checkpoints="anchors")
+    assert checkpoints(last) == [10, 20, 25]
+    rows, named = metrics(last), first.read_bytes()
+    first.unlink()
+    train(tmp_path, 5, keep_checkpoints="anchors")  # nothing is trained for it
+    assert metrics(last) == rows
+    assert json.loads(first.read_text())["checkpoint"]["step"] == 10
+    assert first.read_bytes() != named
+    # A former end that becomes an anchor stays one.
+    train(tmp_path, 20, make_job(checkpoints=(20,)), keep_checkpoints="anchors")
+    for until in (30, 35, 40):
+        last = train(tmp_path, until, make_job(make_run(steps=until)), keep_checkpoints="anchors")
+    assert checkpoints(last) == [10, 20, 35, 40]
+    assert losses(last) == losses(last) | losses(straight)
+
+
 def test_a_damaged_checkpoint_is_left_out_and_the_run_ends_the_same(
     train: Train, straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,11 +255,11 @@ def test_a_state_stays_as_it_is_until_it_is_written(
     """Written slowly while training goes on, each checkpoint is of the very step at which it was taken."""
     honest, changed = checkpoint.save, []
 
-    def slow(folder: Path, step: int, state: dict, *, milestone: bool) -> checkpoint.Checkpoint:
+    def slow(folder: Path, step: int, state: dict, **more: bool) -> checkpoint.Checkpoint:
         before = [tensor.clone() for tensor in state["model"].values()]
         time.sleep(0.1)
         changed.append(not all(map(torch.equal, before, state["model"].values())))
-        return honest(folder, step, state, milestone=milestone)
+        return honest(folder, step, state, **more)
 
     monkeypatch.setattr(checkpoint, "save", slow)
     train(tmp_path, 20, make_job(make_run(evaluate_every=2)))
@@ -246,3 +270,26 @@ def test_mixed_precision_trains_too(train: Train, straight: Path, tmp_path: Path
     mixed = train(tmp_path, 5, make_job(make_run(precision="bf16-mixed")))
     assert losses(mixed)[5] != losses(straight)[5]
     assert losses(mixed)[5] == pytest.approx(losses(straight)[5], abs=0.05)
+
+
+def test_an_archived_run_goes_on_where_it_was(train: Train, straight: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "results/training"
+    first = train(folder, 10, make_job(checkpoints=(10,)))
+    archive(first, tmp_path / "archive/32x1.json", "study")
+    shutil.rmtree(folder)
+    restore(tmp_path / "archive/32x1.json", tmp_path / "results")
+    last = train(folder, 20)
+    assert_same_state(last, straight)
+    assert losses(last, "train") == losses(straight, "train")
+    assert metrics(last).count('"start"') == 2
+
+
+def test_a_run_is_the_same_from_copies_of_the_shards(
+    train: Train, straight: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEMSTONES_SHARDS", str(tmp_path / "copies"))
+    shutil.copytree(shards.parent / "shards", tmp_path / "copies")
+    assert_same_state(train(tmp_path, 20, shards="$GEMSTONES_SHARDS"), straight)
+    monkeypatch.delenv("GEMSTONES_SHARDS")
+    with pytest.raises(UserError, match=r"^training.shards: .* GEMSTONES_SHARDS is not set"):
+        train(tmp_path / "other", 20, shards="$GEMSTONES_SHARDS")
