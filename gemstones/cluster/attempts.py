@@ -1,0 +1,279 @@
+"""Attempts: each time that a job worked on a run, what of its steps was kept, and what Slurm says of it.
+
+Rows of a run's metrics are read one by one; a step that a later attempt did again is lost to the earlier one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from gemstones.cluster.jobs import Job
+from gemstones.training import checkpoint
+
+# The last row of a file may be so much older than the file, or a process's steps so much shorter than its life.
+SLACK_SECONDS = 600
+FINAL = {
+    "TIMEOUT": "out of time", "NODE_FAIL": "node failure", "BOOT_FAIL": "node failure", "OUT_OF_MEMORY": "out of memory",
+    "CANCELLED": "cancelled", "PREEMPTED": "preempted", "DEADLINE": "out of time",
+}  # fmt: skip
+
+
+@dataclass
+class Part:
+    """What one process wrote to one file of metrics.
+
+    Attributes
+    ----------
+    start_step : that it began from; its own first step is the next.
+    time : seconds since 1970, or None where the row does not say.
+    steps, seconds : of training, all that it did.
+    kept_steps, kept_seconds : what no later part did again, and the run's present recipe.
+    replayed_steps : that an earlier part had done.
+    """
+
+    run: str
+    key: str
+    job_id: str
+    time: float | None
+    start_step: int
+    nodes: int
+    gpus: int
+    roll_backs: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    first_step: int | None = None
+    last_step: int | None = None
+    new_steps: int = 0
+    replayed_steps: int = 0
+    kept_steps: int = 0
+    kept_seconds: float = 0.0
+    file_time: float | None = None  # of the last part in a file: when it was last written to
+    saved: bool = False  # of the last part in a file: whether its last step has a checkpoint
+
+
+@dataclass
+class Attempt:
+    """One row of the ledger; `elapsed_seconds` of several runs in one job are each its own share."""
+
+    run: str
+    phase: str
+    job_id: str = ""
+    stop_step: int | None = None
+    state: str = ""
+    outcome: str = ""
+    start: float | None = None
+    end: float | None = None
+    elapsed_seconds: float = 0.0
+    nodes: int = 0
+    gpus: int = 0
+    part: Part | None = field(default=None, repr=False)
+
+    @property
+    def node_hours(self) -> float:
+        return self.elapsed_seconds * self.nodes / 3600
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.elapsed_seconds * self.gpus / 3600
+
+    @property
+    def kept_node_hours(self) -> float:
+        return min(self.part.kept_seconds, self.elapsed_seconds) * self.nodes / 3600 if self.part else 0.0
+
+    @property
+    def lost_steps(self) -> int:
+        return self.part.steps - self.part.kept_steps if self.part else 0
+
+    @property
+    def replayed_node_hours(self) -> float:
+        """Of steps that are not kept."""
+        lost = self.part.seconds - self.part.kept_seconds if self.part else 0.0
+        return min(lost * self.nodes / 3600, self.node_hours - self.kept_node_hours)
+
+    @property
+    def failed_node_hours(self) -> float:
+        """Of an attempt without any step."""
+        return 0.0 if self.part and self.part.steps else self.node_hours
+
+    @property
+    def efficiency(self) -> float | None:
+        return self.kept_node_hours / self.node_hours if self.node_hours else None
+
+
+def parts_of(run: str, folder: Path, key: str) -> list[Part]:
+    """Parts of all files of metrics of a run, with what is kept; only those of `key` are, other recipes' are lost.
+
+    Parameters
+    ----------
+    folder : of the run.
+    """
+    found = []
+    for path in sorted(folder.glob("metrics/*.jsonl")):
+        found += _parts(run, path, path.stem == key)
+    return found
+
+
+def _parts(run: str, path: Path, kept: bool) -> list[Part]:
+    parts: list[Part] = []
+    done: dict[int, tuple[int, float]] = {}  # by step: the part that did it last, and its seconds
+    furthest = -1
+    for row in _rows(path):
+        kind, step = row.get("kind"), row.get("step")
+        if not isinstance(step, int):
+            continue
+        if kind == "start":
+            part = _part(run, path.stem, row)
+            if not (parts and _same(parts[-1], part)):
+                parts.append(part)
+            parts[-1].roll_backs = part.roll_backs
+            furthest = max(furthest, step)
+        elif kind == "train" and parts:
+            part, seconds = parts[-1], float(row.get("seconds") or 0.0)
+            part.steps += 1
+            part.seconds += seconds
+            part.last_step = step
+            if part.first_step is None:
+                part.first_step = step
+            if step > furthest:
+                part.new_steps, furthest = part.new_steps + 1, step
+            else:
+                part.replayed_steps += 1
+            done[step] = (len(parts) - 1, seconds)
+    if kept:
+        for number, seconds in done.values():
+            parts[number].kept_steps += 1
+            parts[number].kept_seconds += seconds
+    if parts:
+        last = parts[-1]
+        last.file_time = path.stat().st_mtime
+        sidecar = checkpoint.path_of(path.parent.parent / "checkpoints" / path.stem, last.last_step or 0)
+        last.saved = sidecar.with_suffix(".json").exists()
+    return parts
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows that count here; lines that are torn are left out."""
+    with path.open("rb") as file:
+        for line in file:
+            if b'"validation"' in line[:24]:
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row
+
+
+def _part(run: str, key: str, row: Mapping[str, Any]) -> Part:
+    nodes = int(row.get("num_nodes") or 1)
+    return Part(
+        run, key, str(row.get("slurm_job_id") or ""), row.get("time"), row["step"], nodes, int(row.get("gpus") or nodes),
+        int(row.get("roll_backs") or 0),
+    )  # fmt: skip
+
+
+def _same(former: Part, part: Part) -> bool:
+    """Whether a start row is of the same process: of the same job, or, without Slurm, after a roll-back."""
+    if former.job_id or part.job_id:
+        return former.job_id == part.job_id
+    return part.roll_backs > former.roll_backs
+
+
+def local_attempts(parts: Sequence[Part], phase: str, stops: Sequence[int], running: bool, stopped: bool) -> list[Attempt]:
+    """Attempts of a run's parts that Slurm's account does not have, timed by their rows.
+
+    Parameters
+    ----------
+    stops : the planned last steps of the run's jobs, ascending.
+    running : whether the last one goes on.
+    stopped : whether the run was ended for good.
+    """
+    found = []
+    for part, following in pairwise([*parts, None]):
+        assert part is not None
+        stop = next((step for step in stops if step > part.start_step), None)
+        elapsed = part.seconds
+        if part.time is not None and part.file_time is not None:
+            lived = part.file_time - part.time
+            # A file that was copied has another time.
+            elapsed = lived if part.seconds <= lived <= 2 * part.seconds + SLACK_SECONDS else elapsed
+        last = following is None
+        outcome = (
+            "running" if last and running
+            else "finished" if stop is not None and (part.last_step or part.start_step) >= stop
+            else "stopped" if last and stopped
+            else _ended(part, following)
+        )  # fmt: skip
+        end = None if part.time is None or outcome == "running" else part.time + elapsed
+        found.append(
+            Attempt(
+                part.run, phase, part.job_id, stop, "", outcome, part.time, end, elapsed, part.nodes, part.gpus, part
+            )
+        )
+    return found
+
+
+def slurm_attempts(
+    jobs: Sequence[Job], parts: Mapping[str, Sequence[Part]], phases: Mapping[str, str], gpus_per_node: int,
+    following: Mapping[int, Part | None], stopped: Mapping[str, bool],
+) -> list[Attempt]:  # fmt: skip
+    """Attempts of jobs that Slurm has in its account; one that trained several runs has a row for each.
+
+    Parameters
+    ----------
+    parts : by job.
+    phases : by run; jobs of other rules have the phase `other`.
+    following : of a part by its id(), what came after it in its run.
+    stopped : whether a run was ended for good.
+    """
+    found = []
+    for job in jobs:
+        account = job.account
+        assert account is not None
+        own = sorted(parts.get(job.job_id, ()), key=lambda part: part.time or 0.0)
+        begun = account.started
+        end = None if begun is None else begun + account.elapsed_seconds
+        run = job.run or job.rule or "unknown"
+        if not own or begun is None or end is None:
+            outcome = {"COMPLETED": "finished", "RUNNING": "running", "FAILED": "failed", "PENDING": "queued"}
+            found.append(
+                Attempt(
+                    run, phases.get(run, "other"), job.job_id, job.step, account.state,
+                    FINAL.get(account.state) or outcome.get(account.state, account.state.lower()), begun, account.ended,
+                    account.elapsed_seconds, account.nodes, account.nodes * gpus_per_node,
+                )
+            )  # fmt: skip
+            continue
+        cuts = [begun, *(min(max(part.time or begun, begun), end) for part in own[1:]), end]
+        for part, (first, last) in zip(own, pairwise(cuts), strict=True):
+            final = part is own[-1]
+            found.append(
+                Attempt(
+                    part.run, phases.get(part.run, "other"), job.job_id, job.step if part.run == job.run else None,
+                    account.state, _outcome(account.state, part, following.get(id(part)), final, stopped), first,
+                    account.ended if final else last, last - first, account.nodes, part.gpus, part,
+                )
+            )  # fmt: skip
+    return found
+
+
+def _outcome(state: str, part: Part, following: Part | None, final: bool, stopped: Mapping[str, bool]) -> str:
+    if not final or state == "COMPLETED":
+        return "finished"
+    if state in FINAL:
+        return FINAL[state]
+    if state == "FAILED":
+        return "stopped" if following is None and stopped.get(part.run) else _ended(part, following)
+    return "running" if state == "RUNNING" else _ended(part, following)
+
+
+def _ended(part: Part, following: Part | None) -> str:
+    """Of an attempt that did not reach its step: whether it saved the last one that it did, to go on from there."""
+    saved = part.saved if following is None else following.start_step == part.last_step
+    return "continued" if part.steps and saved else "failed"
