@@ -48,6 +48,7 @@ localrules:
     laws,
     prescribe,
     figures,
+    ledger,  # where sacct is
 
 
 include: "workflow/rules/suite.smk"
@@ -57,6 +58,7 @@ include: "workflow/rules/laws.smk"
 include: "workflow/rules/simulation.smk"
 include: "workflow/rules/prescriptions.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/cluster.smk"
 
 
 rule all:
@@ -68,6 +70,7 @@ rule all:
         law_files,
         prescription_files,
         expand("<results>/figures/{figure}.png", figure=study.figures),
+        ledger_files,
 
 
 rule train:

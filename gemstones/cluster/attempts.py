@@ -185,7 +185,9 @@ def _same(former: Part, part: Part) -> bool:
     return part.roll_backs > former.roll_backs
 
 
-def local_attempts(parts: Sequence[Part], phase: str, stops: Sequence[int], running: bool, stopped: bool) -> list[Attempt]:
+def local_attempts(
+    parts: Sequence[Part], phase: str, stops: Sequence[int], running: bool, stopped: bool
+) -> list[Attempt]:
     """Attempts of a run's parts that Slurm's account does not have, timed by their rows.
 
     Parameters

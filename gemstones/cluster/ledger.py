@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -56,14 +56,14 @@ class Ledger:
         }
 
 
-def account_for(study: Study, results: Path) -> Ledger:
+def account_for(study: Study, results: str | Path) -> Ledger:
     """Read all metrics, ask Slurm, remember what it says, and add up.
 
     Parameters
     ----------
     results : the folder of all studies' results.
     """
-    folder, runs = results / study.study, all_runs(study)
+    folder, runs = Path(results) / study.study, all_runs(study)
     looks = {run.name: progress(folder / "training" / run.name, run.anchor or 0) for run in runs}
     parts = {
         run.name: parts_of(run.name, folder / "training" / run.name, looks[run.name].key)
@@ -80,17 +80,17 @@ def account_for(study: Study, results: Path) -> Ledger:
             log.warning("%s; going by what is remembered and by the metrics", reason)
     attempts = _attempts(study, runs, looks, parts, found)
     rows = _run_rows(study, runs, looks, attempts)
-    return Ledger(attempts, rows, _phase_rows(rows, attempts), source)
+    return Ledger(attempts, rows, _phase_rows(rows), source)
 
 
-def spent_node_hours(study: Study, results: Path) -> float:
+def spent_node_hours(study: Study, results: str | Path) -> float:
     """What the study has taken up to now, quickly: only ends of metrics are read (see :func:`gemstones.cluster.hours.spent`).
 
     Parameters
     ----------
     results : the folder of all studies' results.
     """
-    folder, runs = results / study.study, all_runs(study)
+    folder, runs = Path(results) / study.study, all_runs(study)
     looks = {run.name: progress(folder / "training" / run.name, run.anchor or 0) for run in runs}
     found = jobs.known(folder, {look.job_id: name for name, look in looks.items() if look.job_id})
     with suppress(slurm.Unavailable):
@@ -144,7 +144,7 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
 
 
 def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _attempts(
@@ -236,7 +236,7 @@ def _sums(attempts: Sequence[Attempt], planned: float, left: float) -> dict[str,
     }
 
 
-def _phase_rows(runs: Sequence[Mapping[str, Any]], attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
+def _phase_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     names = list(dict.fromkeys(row["phase"] for row in runs))
     return [_phase_row(name, [row for row in runs if row["phase"] == name]) for name in names] + [
         _phase_row("all", runs)

@@ -126,7 +126,7 @@ def _parsed(lines: list[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def _recorded(found: Progress, rows: list[dict[str, Any]]) -> None:
-    seconds = []
+    seconds: list[float] = []
     for row in reversed(rows):
         kind = row.get("kind")
         if kind == "train" and len(seconds) < RECENT:

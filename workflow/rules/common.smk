@@ -90,6 +90,11 @@ def last_manifests(wildcards):
     return manifests({run: (run, stop) for run, stop in JOBS}.values())
 
 
+def ledger_files(wildcards):
+    """What training has taken, of a study that trains."""
+    return ["<results>/cluster/ledger.csv"] if study.runs else []
+
+
 def losses_files(wildcards):
     """The losses table and its anomalies; a simulation has none."""
     return expand("<results>/losses/{table}", table=["losses.parquet", "anomalies.csv"] if study.losses.sources else [])
