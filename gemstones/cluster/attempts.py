@@ -5,12 +5,13 @@ Rows of a run's metrics are read one by one; a step that a later attempt did aga
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from gemstones.cluster.jobs import Job
 from gemstones.training import checkpoint
@@ -163,7 +164,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             if b'"validation"' in line[:24]:
                 continue
             try:
-                row = json.loads(line)
+                row = from_json(line)  # five times as quick as the module json
             except ValueError:
                 continue
             if isinstance(row, dict):
@@ -186,13 +187,21 @@ def _same(former: Part, part: Part) -> bool:
 
 
 def local_attempts(
-    parts: Sequence[Part], phase: str, stops: Sequence[int], running: bool, stopped: bool
+    parts: Sequence[Part],
+    phase: str,
+    stops: Sequence[int],
+    manifests: Mapping[int, float],
+    *,
+    running: bool,
+    stopped: bool,
 ) -> list[Attempt]:
-    """Attempts of a run's parts that Slurm's account does not have, timed by their rows.
+    """Attempts at a run that are not in Slurm's account, timed by their first row, their steps and when files were written.
 
     Parameters
     ----------
+    parts : of one file.
     stops : the planned last steps of the run's jobs, ascending.
+    manifests : when that of a step was written, seconds since 1970.
     running : whether the last one goes on.
     stopped : whether the run was ended for good.
     """
@@ -200,25 +209,37 @@ def local_attempts(
     for part, following in pairwise([*parts, None]):
         assert part is not None
         stop = next((step for step in stops if step > part.start_step), None)
-        elapsed = part.seconds
-        if part.time is not None and part.file_time is not None:
-            lived = part.file_time - part.time
-            # A file that was copied has another time.
-            elapsed = lived if part.seconds <= lived <= 2 * part.seconds + SLACK_SECONDS else elapsed
+        reached = stop is not None and (part.last_step or part.start_step) >= stop
         last = following is None
         outcome = (
             "running" if last and running
-            else "finished" if stop is not None and (part.last_step or part.start_step) >= stop
+            else "finished" if reached
             else "stopped" if last and stopped
             else _ended(part, following)
         )  # fmt: skip
+        written = [part.file_time] if part.file_time else []
+        written += [manifests[stop]] if stop is not None and reached and stop in manifests else []
+        elapsed = _lived(part, written, following.time if following else None)
         end = None if part.time is None or outcome == "running" else part.time + elapsed
         found.append(
             Attempt(
                 part.run, phase, part.job_id, stop, "", outcome, part.time, end, elapsed, part.nodes, part.gpus, part
             )
-        )
+        )  # fmt: skip
     return found
+
+
+def _lived(part: Part, written: Sequence[float], before: float | None) -> float:
+    """Seconds from a part's first row to the last of its files that can be its own; at least those of its steps.
+
+    A file that was copied, or written again by a job with nothing to do, has a later time.
+    """
+    if part.time is None:
+        return part.seconds
+    most = 2 * part.seconds + SLACK_SECONDS
+    if before is not None:
+        most = min(most, before - part.time)
+    return max([part.seconds, *(at - part.time for at in written if at - part.time <= most)])
 
 
 def slurm_attempts(

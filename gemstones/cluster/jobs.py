@@ -104,7 +104,7 @@ def update(study: Path, jobs: Mapping[str, Job], timeout: float = 60) -> dict[st
             renewed[job_id] = replace(job, account=said[job_id])
         elif job.account:
             renewed[job_id] = replace(job, account=replace(job.account, state="UNKNOWN"))
-    if renewed != jobs or not memory_path(study).exists():
+    if renewed != jobs:
         with suppress(PermissionError):  # who may only read the study is told all the same
             remember(study, renewed.values())
     return renewed

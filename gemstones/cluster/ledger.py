@@ -39,7 +39,7 @@ class Ledger:
 
     Attributes
     ----------
-    source : where elapsed times are from: `sacct`, or why it was not asked.
+    source : where elapsed times are from: `sacct`, or `metrics` without any Slurm job, or why sacct does not answer.
     """
 
     attempts: list[Attempt]
@@ -71,9 +71,10 @@ def account_for(study: Study, results: str | Path) -> Ledger:
         if looks[run.name].key
     }
     started = {part.job_id: part.run for own in parts.values() for part in own if part.job_id}
-    found, source = jobs.known(folder, started), "sacct"
+    found = jobs.known(folder, started)
     try:
         found = jobs.update(folder, found)
+        source = "sacct" if found else "metrics"
     except slurm.Unavailable as reason:
         source = str(reason)
         if any(job.account is None or not job.account.over for job in found.values()):
@@ -181,6 +182,7 @@ def _attempts(
                 attempt
                 for attempt in local_attempts(
                     of_file, phases[run.name], sorted(stops.get(run.name, ())),
+                    looks[run.name].manifests if current else {},
                     running=current and looks[run.name].running, stopped=current and stopped[run.name],
                 )
                 if attempt.job_id not in accounted

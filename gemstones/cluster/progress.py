@@ -32,6 +32,7 @@ class Progress:
     seconds_per_step : the median of recent steps.
     stopped : `step` and `reason`, where the run was ended for good.
     written : when its metrics were last written to, seconds since 1970.
+    manifests : when that of a step was written.
     """
 
     key: str = ""
@@ -45,6 +46,7 @@ class Progress:
     stopped: dict[str, Any] | None = None
     running: bool = False
     written: float | None = None
+    manifests: dict[int, float] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     last_event: dict[str, Any] | None = None
 
@@ -57,8 +59,10 @@ def progress(folder: Path, start: int) -> Progress:
     start : the step that it begins from.
     """
     found = Progress(step=start)
-    metrics, written = _newest(folder / "metrics", ".jsonl")
-    manifest, reached = _newest(folder / "steps", ".json")
+    metrics, written = _newest(_times(folder / "metrics", ".jsonl"))
+    manifests = _times(folder / "steps", ".json")
+    manifest, reached = _newest(manifests)
+    found.manifests = {int(path.stem): at for path, at in manifests.items() if path.stem.isdigit()}
     content = _json(manifest) if manifest else {}
     # A run that goes back to a former recipe may have nothing to do, and then writes a manifest only.
     if content.get("key") and reached >= written:
@@ -83,17 +87,19 @@ def progress(folder: Path, start: int) -> Progress:
     return found
 
 
-def _newest(folder: Path, suffix: str) -> tuple[Path | None, float]:
-    """The file that was written last, and when."""
-    found: Path | None = None
-    newest = 0.0
+def _times(folder: Path, ending: str) -> dict[Path, float]:
+    """Files of a folder and when they were written."""
+    found = {}
     with suppress(FileNotFoundError):
         for path in folder.iterdir():
-            if path.name.endswith(suffix) and not path.name.startswith("."):
+            if path.name.endswith(ending) and not path.name.startswith("."):
                 with suppress(FileNotFoundError):
-                    if (written := path.stat().st_mtime) >= newest:
-                        found, newest = path, written
-    return found, newest
+                    found[path] = path.stat().st_mtime
+    return found
+
+
+def _newest(times: dict[Path, float]) -> tuple[Path | None, float]:
+    return max(times.items(), key=lambda item: item[1], default=(None, 0.0))
 
 
 def _end(path: Path) -> list[dict[str, Any]]:

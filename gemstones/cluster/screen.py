@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -28,6 +29,8 @@ STYLES = {
 # Without --all, runs in these states are counted only, and waiting ones of which nothing is there yet.
 FOLDED = ("to be started", "done")
 
+# Longer ones are in the JSON.
+LONGEST_REMARK = 72
 PIPED_WIDTH = 120
 
 
@@ -74,7 +77,7 @@ def status_view(state: Mapping[str, Any], everything: bool = False) -> Group:
     table.add_column("state", no_wrap=True)
     for name in ("step", "of", "loss", "val.", "s/step", "ETA", "jobs\nleft", "node-h\nspent", "node-h\nleft"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("queue, events", overflow="ellipsis", no_wrap=True, max_width=34)
+    table.add_column("queue, events", overflow="fold")  # the only one that gives way where it is narrow
     phases: dict[str, list[Mapping[str, Any]]] = {}
     for row in state["runs"]:
         phases.setdefault(row["phase"], []).append(row)
@@ -133,7 +136,7 @@ def _remarks(row: Mapping[str, Any]) -> str:
     if row["reason"] and not (job and row["reason"] == "None"):
         words.append(row["reason"])
     words += [f"{count} {kind.replace('_', ' ')}" for kind, count in row["events"].items()]
-    return "; ".join(words)
+    return shorten("; ".join(words), LONGEST_REMARK, placeholder=" …")
 
 
 def _summary(state: Mapping[str, Any]) -> list[Text]:
@@ -169,8 +172,10 @@ def show_ledger(ledger: Ledger, *, as_json: bool) -> None:
     begun = [row for row in ledger.runs if row["attempts"]]
     console.print(_sums(begun, "run"))
     console.print(_sums(ledger.phases, "phase"))
-    if ledger.source != "sacct":
-        print(f"{ledger.source}: hours are those that are remembered, or that the metrics record", file=sys.stderr)
+    if ledger.source == "metrics":
+        print("hours are those that the metrics record: no Slurm job is known")
+    elif ledger.source != "sacct":
+        print(f"{ledger.source}: hours are those that are remembered, or that the metrics record")
 
 
 def _sums(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
@@ -178,16 +183,16 @@ def _sums(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
     table.add_column(name, no_wrap=True)
     heads = ("step", "of") if name == "run" else ("runs", "done")
     columns = (
-        *heads, "at-\ntempts", "failed", "node-h\nplanned", "spent", "kept", "lost:\nreplayed", "failed", "overhead",
+        *heads, "at-\ntempts", "failed", "node-h\nplanned", "spent", "kept", "lost:\nreplayed", "failed", "over-\nhead",
         "left", "effi-\nciency",
     )  # fmt: skip
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    keys = ("planned", "spent", "kept", "replayed", "failed", "overhead", "left")
+    keys = ("planned", "spent", "kept", "replayed", "failed", "over-\nhead", "left")
     first, second = ("step", "steps") if name == "run" else ("runs", "done")
     for row in rows:
         counts = ["" if row[key] is None else f"{row[key]:,}" for key in (first, second, "attempts", "failed_attempts")]
-        share = "" if row["efficiency"] is None else f"{100 * row['efficiency']:.1f} %"
+        share = "" if row["efficiency"] is None else f"{100 * row["efficiency"]:.0f} %"
         style = "bold" if row[name] == "all" else ""
         table.add_row(row[name], *counts, *(hours(row[f"{key}_node_hours"]) for key in keys), share, style=style)
     return table
