@@ -188,11 +188,11 @@ def _sums(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
     )  # fmt: skip
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    keys = ("planned", "spent", "kept", "replayed", "failed", "over-\nhead", "left")
+    keys = ("planned", "spent", "kept", "replayed", "failed", "overhead", "left")
     first, second = ("step", "steps") if name == "run" else ("runs", "done")
     for row in rows:
         counts = ["" if row[key] is None else f"{row[key]:,}" for key in (first, second, "attempts", "failed_attempts")]
-        share = "" if row["efficiency"] is None else f"{100 * row["efficiency"]:.0f} %"
+        share = "" if row["efficiency"] is None else f"{100 * row['efficiency']:.0f} %"
         style = "bold" if row[name] == "all" else ""
         table.add_row(row[name], *counts, *(hours(row[f"{key}_node_hours"]) for key in keys), share, style=style)
     return table

@@ -29,7 +29,7 @@ def test_many_jobs_are_asked_for_in_parts(facility):
     assert set(slurm.account(ids)) == set(ids)
     asked = [call.split() for call in facility.calls("sacct")]
     assert [len(call) for call in asked] == [slurm.CHUNK, slurm.CHUNK, 1]
-    assert sum(asked, []) == ids
+    assert [job for call in asked for job in call] == ids
 
 
 def test_the_queue_is_read_with_paths_and_reasons(facility):
