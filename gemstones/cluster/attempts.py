@@ -102,8 +102,8 @@ class Attempt:
         return 0.0 if self.part and self.part.steps else self.node_hours
 
     @property
-    def efficiency(self) -> float | None:
-        return self.kept_node_hours / self.node_hours if self.node_hours else None
+    def efficiency(self) -> float:
+        return self.kept_node_hours / self.node_hours if self.node_hours else 0.0
 
 
 def parts_of(run: str, folder: Path, key: str) -> list[Part]:

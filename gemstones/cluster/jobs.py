@@ -9,6 +9,7 @@ The second is a memory: nothing declares it as an output, rows are only added or
 from __future__ import annotations
 
 import csv
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -18,6 +19,8 @@ from pathlib import Path
 from gemstones import files
 from gemstones.cluster import slurm
 from gemstones.cluster.slurm import Accounted
+
+log = logging.getLogger(__name__)
 
 COLUMNS = [
     "job_id", "rule", "run", "step", "state", "elapsed_seconds", "nodes", "submitted", "started", "ended", "exit_code",
@@ -105,8 +108,10 @@ def update(study: Path, jobs: Mapping[str, Job], timeout: float = 60) -> dict[st
         elif job.account:
             renewed[job_id] = replace(job, account=replace(job.account, state="UNKNOWN"))
     if renewed != jobs:
-        with suppress(PermissionError):  # who may only read the study is told all the same
+        try:
             remember(study, renewed.values())
+        except OSError as error:  # who may only read the study is told all the same
+            log.warning("%s: cannot be written: %s", memory_path(study), error.strerror)
     return renewed
 
 

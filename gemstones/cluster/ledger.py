@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gemstones.cluster import hours, jobs, slurm
 from gemstones.cluster.attempts import Attempt, Part, local_attempts, parts_of, slurm_attempts
@@ -17,6 +17,9 @@ from gemstones.cluster.hours import OTHER
 from gemstones.cluster.progress import Progress, progress
 from gemstones.study import Study
 from gemstones.suite.runs import Run, all_runs, segments
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +113,17 @@ def write(ledger: Ledger, csv: str | Path, html: str | Path, title: str) -> None
     integers = ["stop_step", "first_step", "last_step"]
     attempts = attempts.astype(dict.fromkeys(integers, "Int64"))
     write_csv(attempts, csv)
-    tables = {"Phases": pd.DataFrame(ledger.phases), "Runs": pd.DataFrame(ledger.runs), "Attempts": attempts}
+    tables = {
+        "Phases": _whole(pd.DataFrame(ledger.phases)),
+        "Runs": _whole(pd.DataFrame(ledger.runs)),
+        "Attempts": attempts,
+    }
     write_html_table(tables, html, title, NOTE, PAGE_ROWS)
+
+
+def _whole(table: pd.DataFrame) -> pd.DataFrame:
+    """Hours in the thousands are read without decimals."""
+    return table.assign(**{name: table[name].where(table[name] < 1000, table[name].round()) for name in SUMS})
 
 
 _EMPTY = Attempt("", "")
@@ -139,7 +151,7 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
         "replayed_steps": part.replayed_steps if part else 0,
         "lost_steps": attempt.lost_steps,
         "step_hours": round(part.seconds / 3600, 6) if part else 0.0,
-        "efficiency": None if attempt.efficiency is None else round(attempt.efficiency, 4),
+        "efficiency": None if attempt.phase == OTHER or not attempt.node_hours else round(attempt.efficiency, 4),
         "key": part.key if part else "",
     }
 

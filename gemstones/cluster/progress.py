@@ -6,7 +6,7 @@ import fcntl
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,26 +60,26 @@ def progress(folder: Path, start: int) -> Progress:
     """
     found = Progress(step=start)
     metrics, written = _newest(_times(folder / "metrics", ".jsonl"))
-    manifests = _times(folder / "steps", ".json")
+    manifests = {path: at for path, at in _times(folder / "steps", ".json").items() if path.stem.isdigit()}
     manifest, reached = _newest(manifests)
-    found.manifests = {int(path.stem): at for path, at in manifests.items() if path.stem.isdigit()}
-    content = _json(manifest) if manifest else {}
+    key = _json(manifest).get("key") if manifest else None
     # A run that goes back to a former recipe may have nothing to do, and then writes a manifest only.
-    if content.get("key") and reached >= written:
-        metrics = folder / "metrics" / f"{content['key']}.jsonl"
+    if key and reached >= written:
+        metrics = folder / "metrics" / f"{key}.jsonl"
         with suppress(FileNotFoundError):
             written = metrics.stat().st_mtime
     if metrics is None:
         found.running = _held(folder)
         return found
     found.key, found.written = metrics.stem, written
-    rows = _end(metrics)
-    _recorded(found, rows)
-    if content.get("key") == found.key:
-        found.manifest_step = content.get("step")
+    found.manifests = {int(path.stem): at for path, at in manifests.items()}
+    _recorded(found, _end(metrics))
+    content = _furthest(manifests, found.key)
+    if content:
+        found.manifest_step = int(content["step"])
         found.stopped = content.get("stopped") or None
         if not found.stopped:
-            found.step = max(found.step, int(found.manifest_step or 0))
+            found.step = max(found.step, found.manifest_step)
     found.stopped = _fault(folder, found.key) or found.stopped
     _events(found, folder / "events.jsonl")
     fresh = max(FRESH_SECONDS, FRESH_STEPS * (found.seconds_per_step or 0))
@@ -100,6 +100,15 @@ def _times(folder: Path, ending: str) -> dict[Path, float]:
 
 def _newest(times: dict[Path, float]) -> tuple[Path | None, float]:
     return max(times.items(), key=lambda item: item[1], default=(None, 0.0))
+
+
+def _furthest(manifests: Iterable[Path], key: str) -> dict[str, Any]:
+    """The manifest of the highest step that is of a recipe; files that were copied are not older or newer than others."""
+    for path in sorted(manifests, key=lambda path: int(path.stem), reverse=True):
+        content = _json(path)
+        if content.get("key") == key:
+            return content
+    return {}
 
 
 def _end(path: Path) -> list[dict[str, Any]]:

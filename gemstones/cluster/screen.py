@@ -26,6 +26,8 @@ STYLES = {
     "running": "green", "failed": "red", "stopped": "red", "queued": "yellow", "waiting": "dim", "to be started": "dim",
     "done": "blue",
 }  # fmt: skip
+# In the table, where room is scarce.
+SHORT = {"to be started": "to start"}
 # Without --all, runs in these states are counted only, and waiting ones of which nothing is there yet.
 FOLDED = ("to be started", "done")
 
@@ -75,7 +77,7 @@ def status_view(state: Mapping[str, Any], everything: bool = False) -> Group:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("run", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for name in ("step", "of", "loss", "val.", "s/step", "ETA", "jobs\nleft", "node-h\nspent", "node-h\nleft"):
+    for name in ("step", "of", "loss", "val.", "s/step", "ETA", "jobs\nleft", "node-h\nspent", "\nleft"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("queue, events", overflow="fold")  # the only one that gives way where it is narrow
     phases: dict[str, list[Mapping[str, Any]]] = {}
@@ -95,7 +97,7 @@ def _add_phase(table: Table, rows: Sequence[Mapping[str, Any]], everything: bool
         if folded:
             spent, left = (sum(row[f"node_hours_{name}"] for row in folded) for name in ("spent", "left"))
             name = f"{len(folded)} {rows[0]['phase']} run{'s' if len(folded) > 1 else ''}"
-            table.add_row(name, Text(state), *[""] * 7, hours(spent), hours(left), "", style="dim")
+            table.add_row(name, _state(state), *[""] * 7, hours(spent), hours(left), "", style="dim")
     table.add_section()
 
 
@@ -108,9 +110,9 @@ def _cells(row: Mapping[str, Any]) -> list[str | Text]:
     over = row["state"] in ("done", "stopped")
     return [
         row["run"],
-        Text(row["state"], style=STYLES[row["state"]]),
-        f"{row['step']:,}",
-        f"{row['steps']:,}",
+        _state(row["state"]),
+        str(row["step"]),
+        str(row["steps"]),
         _loss(row["loss"]),
         _loss(row["validation_loss"]),
         "" if row["seconds_per_step"] is None else f"{row['seconds_per_step']:.3g}",
@@ -122,6 +124,10 @@ def _cells(row: Mapping[str, Any]) -> list[str | Text]:
     ]
 
 
+def _state(state: str) -> Text:
+    return Text(SHORT.get(state, state), style=STYLES[state])
+
+
 def _loss(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
@@ -130,12 +136,11 @@ def _remarks(row: Mapping[str, Any]) -> str:
     """The job in the queue, the reason of the state, and events."""
     job, words = row["job"], []
     if job:
-        state = job["state"].lower()
         left = job["seconds_left"]
-        words.append(f"{job['id']} {state}" + (f", {duration(left)} left" if left is not None else ""))
-    if row["reason"] and not (job and row["reason"] == "None"):
+        words.append(job["id"] if left is None else f"{job['id']}, {duration(left)} left")
+    if row["reason"] and row["reason"] != "None":
         words.append(row["reason"])
-    words += [f"{count} {kind.replace('_', ' ')}" for kind, count in row["events"].items()]
+    words += [f"{count} × {kind.replace('_', ' ')}" for kind, count in row["events"].items()]
     return shorten("; ".join(words), LONGEST_REMARK, placeholder=" …")
 
 
@@ -150,9 +155,9 @@ def _summary(state: Mapping[str, Any]) -> list[Text]:
     if found["node_hours_budget"] is not None:
         total += f", budget {hours(found['node_hours_budget'])}"
     lines = [f"{state['study']}: {found['runs']} runs: {runs}", total]
-    if found["jobs_running"] is not None:
+    if found["jobs_running"] is not None and found["jobs_known"]:
         lines.append(f"Slurm: {found['jobs_running']} jobs running, {found['jobs_queued']} queued")
-    elif "not found" not in found["slurm"]:
+    elif found["slurm"] != "ok" and "not found" not in found["slurm"]:
         lines.append(f"Slurm: {found['slurm']}")
     if found["eta_seconds"]:
         lines.append(f"done in {duration(found['eta_seconds'])}, if as many runs go on at a time as now")
@@ -204,16 +209,10 @@ def hours(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """In two units at most, such as 3 d 4 h."""
+    """In one unit, such as 3.2 d."""
     if seconds is None:
         return "–"
-    minutes = seconds / 60
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes:.0f} min"
-    days, rest = divmod(round(minutes / 60), 24)
-    if minutes < 24 * 60:
-        whole, left = divmod(round(minutes), 60)
-        return f"{whole} h {left:02d}"
-    return f"{days} d {rest:02d} h"
+    for unit, size, digits in (("d", 86_400, 1), ("h", 3600, 1), ("min", 60, 0)):
+        if seconds >= size:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds:.0f} s"

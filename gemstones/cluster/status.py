@@ -259,6 +259,7 @@ def _summary(rows: Sequence[Mapping[str, Any]], facility: Slurm, other: float, b
         "node_hours_spent": sum(row["node_hours_spent"] for row in rows) + other,
         "node_hours_left": sum(row["node_hours_left"] for row in rows),
         "node_hours_budget": budget,
+        "jobs_known": len(facility.jobs),
         "jobs_running": None if facility.waiting is None else sum(job.running for job, _ in waiting),
         "jobs_queued": None if facility.waiting is None else sum(not job.running for job, _ in waiting),
         "eta_seconds": eta,
