@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemstones.cluster import hours, jobs, slurm
-from gemstones.cluster.attempts import Attempt, Part, local_attempts, parts_of, slurm_attempts
+from gemstones.cluster.attempts import Attempt, local_attempts, slurm_attempts
 from gemstones.cluster.hours import OTHER
+from gemstones.cluster.parts import Part, parts_of
 from gemstones.cluster.progress import Progress, progress
 from gemstones.study import Study
 from gemstones.suite.runs import Run, all_runs, segments

@@ -31,6 +31,8 @@ class Progress:
     manifest_step : the last one with a manifest.
     seconds_per_step : the median of recent steps.
     stopped : `step` and `reason`, where the run was ended for good.
+    held : whether a process that this machine knows of holds its lock.
+    running : that, or its metrics were written to a moment ago.
     written : when its metrics were last written to, seconds since 1970.
     manifests : when that of a step was written.
     """
@@ -44,6 +46,7 @@ class Progress:
     nodes: int | None = None
     job_id: str = ""
     stopped: dict[str, Any] | None = None
+    held: bool = False
     running: bool = False
     written: float | None = None
     manifests: dict[int, float] = field(default_factory=dict)
@@ -69,7 +72,7 @@ def progress(folder: Path, start: int) -> Progress:
         with suppress(FileNotFoundError):
             written = metrics.stat().st_mtime
     if metrics is None:
-        found.running = _held(folder)
+        found.held = found.running = _held(folder)
         return found
     found.key, found.written = metrics.stem, written
     found.manifests = {int(path.stem): at for path, at in manifests.items()}
@@ -83,7 +86,8 @@ def progress(folder: Path, start: int) -> Progress:
     found.stopped = _fault(folder, found.key) or found.stopped
     _events(found, folder / "events.jsonl")
     fresh = max(FRESH_SECONDS, FRESH_STEPS * (found.seconds_per_step or 0))
-    found.running = _held(folder, found.key) or (reached < written and time.time() - written < fresh)
+    found.held = _held(folder, found.key)
+    found.running = found.held or (reached < written and time.time() - written < fresh)
     return found
 
 

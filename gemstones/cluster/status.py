@@ -169,7 +169,7 @@ def _state(
         return "done", ""
     if job and job.running:
         return ("running", "") if look.running or not shared else ("waiting", "for other runs of its job")
-    if look.running:
+    if look.held or (look.running and not _ended(look, last)):
         return "running", ""
     if job:
         return "queued", job.reason
@@ -185,6 +185,12 @@ def _state(
     if run.anchor is not None and looks[str(run.parent)].step < run.anchor:
         return "waiting", f"for step {run.anchor} of {run.parent}"
     return "to be started", ""
+
+
+def _ended(look: Progress, last: jobs.Job | None) -> bool:
+    """Whether the job that wrote the last rows is over; without its start row in sight, that is the last one known."""
+    own = last is not None and (look.nodes is None or look.job_id == last.job_id)
+    return own and last is not None and last.account is not None and last.account.over
 
 
 def _why(last: jobs.Job | None) -> str:

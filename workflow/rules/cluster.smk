@@ -10,7 +10,7 @@ rule ledger:
     input:
         last_manifests,
         code=modules(
-            *(f"cluster/{name}" for name in ("attempts", "hours", "jobs", "ledger", "progress", "slurm")),
+            *(f"cluster/{name}" for name in ("attempts", "hours", "jobs", "ledger", "parts", "progress", "slurm")),
             "report",
             "suite/runs",
         ),

@@ -218,6 +218,15 @@ def test_what_slurms_account_says_is_spent_and_why_a_run_failed(tiny, results, f
     assert states(tiny, results)["16x1"] == ("failed", "job 3: out of memory")
 
 
+def test_a_run_whose_job_was_killed_a_moment_ago_is_not_running(tiny, results, facility):
+    start = {"kind": "start", "step": 0, "slurm_job_id": "4", "num_nodes": 1}
+    run_to(results, "48x2", 5, rows=[start, {"kind": "train", "step": 5, "loss": 4.0, "seconds": 1.0}], age=5)
+    facility.account("4|RUNNING|30|1|1|2|Unknown|0:0")
+    assert states(tiny, results)["48x2"][0] == "running"
+    facility.account("4|CANCELLED by 0|30|1|1|2|32|0:0")
+    assert states(tiny, results)["48x2"] == ("failed", "job 4: cancelled")
+
+
 def test_a_facility_is_asked_twice_a_minute_at_most(tiny, results, facility, monkeypatch):
     seen = Slurm(results / "tiny")
     now = [100.0]
