@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -147,5 +148,6 @@ def _lines(command: Sequence[str], timeout: float) -> list[str]:
         raise Unavailable(f"{command[0]}: no answer within {timeout:g} s") from None
     if done.returncode:
         why = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise Unavailable(f"{command[0]}: {why[-1]}")
+        said = re.sub(r"^\w+: (error|fatal): ", "", why[-1])
+        raise Unavailable(f"{command[0]}: {said}")
     return done.stdout.splitlines()

@@ -173,6 +173,8 @@ def _state(
         return "running", ""
     if job:
         return "queued", job.reason
+    if last and last.account and last.account.state == "RUNNING" and not shared:
+        return "running", f"job {last.job_id}, by sacct"  # squeue does not answer
     if look.key and look.step == (look.manifest_step or run.anchor or 0) and look.manifest_step is not None:
         return "waiting", "for its next job"
     if look.key:

@@ -53,7 +53,9 @@ class Facility:
         (self._folder / "squeue.txt").write_text("".join(f"{line}\n" for line in lines))
 
     def broken(self, name: str) -> None:
-        (self._folder / name).write_text("#!/bin/sh\necho 'first line\nProblem talking to the database' >&2\nexit 1\n")
+        (self._folder / name).write_text(
+            "#!/bin/sh\necho 'first line\nsacct: error: Problem talking to the database' >&2\nexit 1\n"
+        )
 
     def calls(self, name: str) -> list[str]:
         path = self._folder / f"{name}.calls"

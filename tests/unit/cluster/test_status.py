@@ -238,6 +238,9 @@ def test_a_facility_is_asked_twice_a_minute_at_most(tiny, results, facility, mon
 
 def test_a_facility_that_does_not_answer_is_said_and_not_waited_for(tiny, results, facility):
     facility.broken("squeue")
+    run_to(results, "48x2", 5, rows=[{"kind": "start", "step": 0, "slurm_job_id": "4", "num_nodes": 1}])
+    facility.account("4|RUNNING|30|1|1|2|Unknown|0:0")
+    assert states(tiny, results)["48x2"] == ("running", "job 4, by sacct")
     assert status(tiny, results)["summary"]["slurm"] == "squeue: Problem talking to the database"
 
 
