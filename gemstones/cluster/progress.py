@@ -190,9 +190,14 @@ def _events(found: Progress, path: Path) -> None:
 
 
 def _held(folder: Path, key: str = "*") -> bool:
-    """Whether a process on this machine, or one that shares its locks, is training the run."""
+    """Whether a process without Slurm, on this machine or one that shares its locks, is training the run.
+
+    A lock with a Slurm job in it is left alone: Slurm says whether that one runs.
+    """
     for path in folder.glob(f"checkpoints/{key}/lock"):
         with suppress(OSError), path.open() as file:
+            if file.read(1):
+                continue
             try:
                 # Shared, and given back at once: should a job begin now, it asks again in a second.
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

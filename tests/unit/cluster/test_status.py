@@ -90,6 +90,9 @@ def test_a_run_whose_lock_is_held_is_running(tiny, results):
     with (folder / "checkpoints/k/lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert states(tiny, results)["48x2"][0] == "running"
+        file.write("17")  # of a Slurm job, which is for Slurm to say
+        file.flush()
+        assert states(tiny, results)["48x2"][0] == "failed"
     assert states(tiny, results)["48x2"][0] == "failed"
 
 
