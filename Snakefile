@@ -56,6 +56,7 @@ localrules:
     prescribe,
     figures,
     archive,
+    ledger,  # where sacct is
 
 
 include: "workflow/rules/suite.smk"
@@ -66,6 +67,7 @@ include: "workflow/rules/laws.smk"
 include: "workflow/rules/simulation.smk"
 include: "workflow/rules/prescriptions.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/cluster.smk"
 
 
 rule all:
@@ -77,6 +79,7 @@ rule all:
         law_files,
         prescription_files,
         expand("<results>/figures/{figure}.png", figure=study.figures),
+        ledger_files,
 
 
 rule train:

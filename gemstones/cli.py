@@ -141,6 +141,59 @@ def train(
 
 
 @app.command()
+def status(
+    *,
+    config: Annotated[Path, typer.Option(metavar="FILE", help="The study's config.")] = Path("config/config.yaml"),
+    results: Annotated[Path, typer.Option(metavar="FOLDER", help="Of all studies' results.")] = Path("results"),
+    everything: Annotated[bool, typer.Option("--all", help="List runs too that are done, or not yet begun.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
+    every: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="With --watch; Slurm is asked every 30 at most.")
+    ] = 10,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write all of it to standard output as JSON; with --watch, a line each time.")
+    ] = False,
+) -> None:
+    """Show how far a study's runs are: steps, losses, time and node-hours left, jobs in the queue, events.
+
+    Runs are waiting for another job or run, queued in Slurm, running, done, stopped for good, or failed: their last job ended
+    before it had saved. Node-hours left are the plan's; those spent are Slurm's or, without it, of the recorded steps.
+
+    \b
+    Example:
+      gemstones status --config config/frontier.yaml --watch
+    """
+    from gemstones.cluster import screen
+    from gemstones.cluster.config import read
+
+    screen.show_status(read(config), results, everything=everything, every=every if watch else None, as_json=as_json)
+
+
+@app.command()
+def ledger(
+    *,
+    config: Annotated[Path, typer.Option(metavar="FILE", help="The study's config.")] = Path("config/config.yaml"),
+    results: Annotated[Path, typer.Option(metavar="FOLDER", help="Of all studies' results.")] = Path("results"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write it, with all attempts, to standard output as JSON.")
+    ] = False,
+) -> None:
+    """Account for a study: node-hours planned, spent, kept, lost and left, by run and by phase, also while it trains.
+
+    What sacct says of jobs is kept in results/<study>/cluster/jobs.csv, since its database is purged.
+
+    \b
+    Example:
+      gemstones ledger --config config/frontier.yaml
+    """
+    from gemstones.cluster import screen
+    from gemstones.cluster.config import read
+    from gemstones.cluster.ledger import account_for
+
+    screen.show_ledger(account_for(read(config), results), as_json=as_json)
+
+
+@app.command()
 def export(
     manifests: Annotated[
         list[Path], typer.Argument(metavar="MANIFEST...", help="Of training jobs: training/<run>/steps/<step>.json.")

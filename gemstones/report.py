@@ -42,13 +42,17 @@ SORT = """document.querySelectorAll("th").forEach(head => head.onclick = () => {
 
 
 def write_html_table(
-    table: pd.DataFrame | Mapping[str, pd.DataFrame], path: str | Path, title: str, note: str = ""
+    table: pd.DataFrame | Mapping[str, pd.DataFrame],
+    path: str | Path,
+    title: str,
+    note: str = "",
+    max_rows: int = MAX_ROWS,
 ) -> None:
     """Write a table, or several by heading, as one page, whole or not at all; equal tables give equal bytes.
 
     Parameters
     ----------
-    path : of the page; beyond 200 rows it refers to the `.csv` of the same name.
+    path : of the page; beyond `max_rows` rows it refers to the `.csv` of the same name.
     note : what the reader should know first.
     """
     head = f"<title>{html.escape(title)}</title><style>{CSS}</style>"
@@ -58,9 +62,9 @@ def write_html_table(
     for heading, each in ({"": table} if isinstance(table, pd.DataFrame) else table).items():
         if heading:
             parts.append(f"<h2>{html.escape(heading)}</h2>")
-        if len(each) > MAX_ROWS:
-            parts.append(f"<p>The first {MAX_ROWS} of {len(each)} rows; {Path(path).stem}.csv has all of them.</p>")
-        parts.append(_table(each.head(MAX_ROWS)) if len(each) else "<p>No rows.</p>")
+        if len(each) > max_rows:
+            parts.append(f"<p>The first {max_rows} of {len(each)} rows; {Path(path).stem}.csv has all of them.</p>")
+        parts.append(_table(each.head(max_rows)) if len(each) else "<p>No rows.</p>")
     write_text("\n".join([*parts, f"<script>{SORT}</script>", "</html>\n"]), path)
 
 

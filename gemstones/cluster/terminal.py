@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import yaml
 
 from gemstones.cluster import plan
+from gemstones.cluster.config import read
 from gemstones.cluster.makespan import in_queue, makespan_table
 from gemstones.cluster.page import assumptions
 from gemstones.cluster.what_if import what_if
 from gemstones.errors import UserError
 from gemstones.faults import choices
 from gemstones.report import number
-from gemstones.study import Study, load
+from gemstones.study import Study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,21 +36,6 @@ COSTS = ["hours", "node_hours", "gpu_hours", "flops", "mfu", "checkpoint_bytes"]
 SPEED = ["nodes", "seconds_per_step"]
 
 
-def read_study(path: Path) -> Study:
-    """The study of a config file; raises UserError, with file and line or key, if it is none."""
-    try:
-        config = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: no valid YAML: {getattr(error, 'problem', None) or error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: no text in UTF-8, so no YAML") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: wanted: the sections of a study, as in config/config.yaml")
-    return load(config, str(path))
-
-
 def show_plan(
     path: Path, *, nodes: Sequence[int], queue: str | None, wait_minutes: float | None, detail: str, as_json: bool
 ) -> None:
@@ -67,7 +52,7 @@ def show_plan(
     UserError
         If an option or the file is at fault, before anything is printed; if the plan is beyond its budget, after it.
     """
-    study = read_study(path)
+    study = read(path)
     if study.runs is None:
         raise UserError(f"{path}: runs: the study trains nothing, so there is nothing to plan")
     if queue is not None:

@@ -22,7 +22,7 @@ def test_every_stage_has_its_files(finished):
         "losses/excluded.csv", "losses/anomalies.html", "laws/without_anomalies.html",
         "laws/approach_1_all.json", "laws/approach_3_all.json", "laws/approach_1_all.html", "laws/approach_3_all.html",
         "prescriptions/approach_3_all.parquet",
-        "prescriptions/overspend.parquet", "prescriptions/overtraining.parquet",
+        "prescriptions/overspend.parquet", "prescriptions/overtraining.parquet", "cluster/ledger.csv",
         *(f"figures/rainbow.{suffix}" for suffix in ("svg", "pdf", "png", "csv", "html")),
     ):  # fmt: skip
         assert (results / path).stat().st_size > 0, path
@@ -75,6 +75,7 @@ def test_the_report_holds_figures_and_tables(project):
         assert f"{name}.html" in report
     assert "anomalies.html" in report
     assert "without_anomalies.html" in report
+    assert "ledger.html" in report
     assert "approach_3_all.html" in report  # a fit card
     assert "3 Laws" in report
 

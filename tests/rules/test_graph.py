@@ -37,6 +37,8 @@ def test_mini_trains_and_released_does_not(fresh, mini):
     released = count(dry_run(fresh, "config/released.yaml"))
     assert released["released_losses"] == released["published_laws"] == 1
     assert not any(rule.startswith("train") for rule in released)
+    assert jobs["ledger"] == 1
+    assert not released["ledger"]
 
 
 def test_a_study_may_compare_learning_rates_and_nothing_else(fresh):

@@ -6,9 +6,9 @@ from pathlib import Path
 from shlex import quote
 from time import time
 
+from gemstones.cluster.jobs import jobs_left
 from gemstones.cluster.memory import planned_processes
 from gemstones.cluster.purge import archive_folder, purge_warnings
-from gemstones.cluster.slurm import jobs_left
 from gemstones.cluster.throughput import speed
 from gemstones.errors import UserError
 from gemstones.study import load
@@ -72,8 +72,7 @@ def check_submission():
     if account and "$" in os.path.expandvars(account):
         name = account.strip("${}")
         sys.exit(f"error: {name}: not set; say which account is charged, as in `export {name}=abc123`")
-    prefix = getattr(workflow.executor_settings, "jobname_prefix", "")
-    if left := jobs_left(prefix, Path.cwd()):
+    if left := jobs_left(Path(RESULTS)):
         logger.warning(
             f"{len(left)} jobs of an earlier Snakemake are still there; training jobs among them save and stop when they are"
             f" taken over. To end all of them now: scancel {' '.join(left)}"
@@ -143,6 +142,11 @@ def archives(wildcards):
     if not ARCHIVE:
         sys.exit("error: storage.archive: not set; name the folder for archives, such as one that is never purged")
     return [f"{ARCHIVE}/{run}.json" for run in LAST_JOBS]
+
+
+def ledger_files(wildcards):
+    """What training has taken, of a study that trains."""
+    return ["<results>/cluster/ledger.csv"] if study.runs else []
 
 
 def losses_files(wildcards):

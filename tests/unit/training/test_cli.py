@@ -165,9 +165,6 @@ def test_a_signal_is_not_lost(train: Train, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_time_left_is_slurms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert [slurm.minutes(text) for text in ("1:30", "2:00:00", "1-00:00:30", "UNLIMITED", "INVALID")] == [
-        1.5, 120, 1440.5, None, None,
-    ]  # fmt: skip
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 600))
     assert slurm.minutes_left() == pytest.approx(10, abs=0.1)
     monkeypatch.delenv("SLURM_JOB_END_TIME")

@@ -1,0 +1,12 @@
+"""Account for what training has taken."""
+
+import logging
+
+from gemstones import logs
+from gemstones.cluster.ledger import account_for, write
+from gemstones.study import load
+
+logs.start(snakemake)
+found = account_for(load(snakemake.config), snakemake.params.results)
+logging.info("elapsed times are from: %s", found.source)
+write(found, snakemake.output.csv, snakemake.output.html, "Ledger of training")
