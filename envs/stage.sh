@@ -47,7 +47,7 @@ _stage_shards() {
 _stage() {
   local folder=${GEMSTONES_STAGE:-/mnt/bb/${USER:-$(id -un)}} shards=${1:+$(dirname "${1:-}")/shards}
   [ -z "$shards" ] || export GEMSTONES_SHARDS=$shards
-  if [ -z "${SLURM_JOB_ID:-}" ] || ! _stage_tasks 'mkdir -p "$0/shards"' "$folder"; then
+  if [ -z "$_stage_nodes" ] || ! _stage_tasks 'mkdir -p "$0/shards"' "$folder"; then
     echo "stage: $folder cannot be made on every node of an allocation; going on with the shared file system" >&2
     return 0
   fi

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -143,6 +144,18 @@ def check_budget(study: Study, spent_node_hours: float, remaining_node_hours: fl
             f"plan.budget_node_hours: {spent_node_hours:,.0f} node-hours spent and {remaining_node_hours:,.0f} still planned "
             f"are {together:,.0f}, of {budget:,.0f}; raise the budget by {math.ceil(together - budget):,}, or plan less under 'runs'"
         )
+
+
+def remaining_node_hours(study: Study, results: Path) -> float:
+    """Charged node-hours of the planned jobs whose manifests are not there yet.
+
+    Parameters
+    ----------
+    results : `results/<study>`.
+    """
+    jobs = plan_table(study)
+    manifests = [results / "training" / row.run / "steps" / f"{row.stop_step}.json" for row in jobs.itertuples()]
+    return float(jobs["charged_node_hours"][[not path.exists() for path in manifests]].sum())
 
 
 def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -228,7 +228,7 @@ def _etas(
     before = {member.name: former.name for members in trained.values() for former, member in pairwise(members)}
     wait = 60 * study.plan.wait_minutes
 
-    def speed(run: Run) -> float:
+    def seconds_per_step(run: Run) -> float:
         return by_name[run.name]["seconds_per_step"] or speed(study, run).seconds_per_step
 
     named = {run.name: run for run in runs}
@@ -242,9 +242,9 @@ def _etas(
             parent = by_name[run.parent]
             if parent["state"] == "stopped" and parent["step"] < run.anchor:
                 continue
-            begins = max(int(run.anchor or 0) - parent["step"], 0) * speed(named[run.parent])
+            begins = max(int(run.anchor or 0) - parent["step"], 0) * seconds_per_step(named[run.parent])
         begins = max(begins, by_name[before[run.name]]["eta_seconds"] or 0.0 if run.name in before else 0.0)
-        row["eta_seconds"] = begins + max(run.steps - row["step"], 0) * speed(run) + jobs_to_come * wait
+        row["eta_seconds"] = begins + max(run.steps - row["step"], 0) * seconds_per_step(run) + jobs_to_come * wait
 
 
 def _summary(rows: Sequence[Mapping[str, Any]], facility: Slurm, other: float, budget: float | None) -> dict[str, Any]:

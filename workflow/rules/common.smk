@@ -72,6 +72,15 @@ def check_submission():
     if account and "$" in os.path.expandvars(account):
         name = account.strip("${}")
         sys.exit(f"error: {name}: not set; say which account is charged, as in `export {name}=abc123`")
+    if study.plan.budget_node_hours:
+        from gemstones.cluster.ledger import spent_node_hours
+        from gemstones.cluster.plan import check_budget, remaining_node_hours
+
+        try:
+            results = Path(RESULTS)
+            check_budget(study, spent_node_hours(study, results.parent), remaining_node_hours(study, results))
+        except UserError as error:
+            sys.exit(f"error: {error}")
     if left := jobs_left(Path(RESULTS)):
         logger.warning(
             f"{len(left)} jobs of an earlier Snakemake are still there; training jobs among them save and stop when they are"

@@ -290,7 +290,7 @@ def test_a_config_that_is_not_there_or_not_yaml_is_one_line(call, tmp_path):
     Path(tmp_path / "bad.yaml").write_text("a: [")
     done = call("ledger", "--config", str(tmp_path / "bad.yaml"))
     assert done.exit_code == 1
-    assert done.output.startswith(f"error: {tmp_path}/bad.yaml: not YAML: ")
+    assert done.output.startswith(f"error: {tmp_path}/bad.yaml:2: no valid YAML: ")
 
 
 @pytest.mark.parametrize(
