@@ -6,7 +6,7 @@ from pathlib import Path
 from shlex import quote
 from time import time
 
-from gemstones.cluster.jobs import jobs_left
+from gemstones.cluster.jobs import jobs_left, log_folder
 from gemstones.cluster.memory import planned_processes
 from gemstones.cluster.purge import archive_folder, purge_warnings
 from gemstones.cluster.throughput import speed
@@ -72,6 +72,9 @@ def check_submission():
     if account and "$" in os.path.expandvars(account):
         name = account.strip("${}")
         sys.exit(f"error: {name}: not set; say which account is charged, as in `export {name}=abc123`")
+    logs = log_folder(Path(RESULTS))
+    if Path(getattr(workflow.executor_settings, "logdir", None) or logs).resolve() != logs.resolve():
+        logger.warning(f"Without --slurm-logdir {logs}, `gemstones ledger` does not find all jobs of this study.")
     if study.plan.budget_node_hours:
         from gemstones.cluster.ledger import spent_node_hours
         from gemstones.cluster.plan import check_budget, remaining_node_hours
