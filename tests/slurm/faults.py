@@ -53,11 +53,11 @@ class Project:
     def runs(self) -> list[str]:
         return [run.name for run in all_runs(load(self.config))]
 
-    def start(self, *targets: str) -> subprocess.Popen[str]:
+    def start(self, *targets: str, retries: int = 5) -> subprocess.Popen[str]:
         """Snakemake with the profile of Frontier, as a user starts it but for quicker polling."""
         options = ["--configfile", "config/study.yaml", "--latency-wait", "10", "--rerun-incomplete"]
         options += ["--slurm-init-seconds-before-status-checks", "1"]
-        options += ["--slurm-logdir", f"results/{self.config['study']}/logs/slurm"]
+        options += ["--retries", str(retries), "--slurm-logdir", f"results/{self.config['study']}/logs/slurm"]
         return subprocess.Popen(
             [sys.executable, "-m", "tests.slurm.snakemake", *targets, "--profile", "frontier", *options],
             cwd=self.folder,
@@ -154,7 +154,7 @@ def kill(project: Project, run: str) -> None:
 
 
 def node_down(project: Project, run: str) -> None:
-    """The node of its job fails, and is back later."""
+    """The node of its job fails."""
     node = slurm("squeue", "--noheader", "--jobs", project.job(run), "--format", "%N").strip()
     slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
@@ -185,13 +185,20 @@ def freeze(project: Project, run: str) -> None:
     send(project, run, signal.SIGSTOP)
 
 
-def strike(project: Project, run: str, fault: Callable[[Project, str], None], step: int = STEP) -> threading.Thread:
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C to Snakemake, which is started again."""
+    process.send_signal(signal.SIGINT)
+
+
+def strike(
+    project: Project, run: str, fault: Callable[[Project, str], None], step: int = STEP, doc: str = ""
+) -> threading.Thread:
     """Let a fault happen to a run, as soon as it has taken a step."""
 
     def wait() -> None:
         while not any(row["step"] >= step for row in project.rows(run, "train")):
             time.sleep(0.02)
-        print(f"{time.strftime('%H:%M:%S')} {run}: {fault.__doc__}", flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {run}: {doc or fault.__doc__}", flush=True)
         fault(project, run)
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -242,25 +249,33 @@ def suffer(project: Project, *targets: str, step: int = STEP) -> dict[str, str]:
     told = {run: str(fault.__doc__) for run, fault in faults.items()}
     told[out_of_memory(project)] = str(out_of_memory.__doc__)
     threads = [strike(project, run, fault, step) for run, fault in faults.items()]
-    # In a run's second job.
-    run = list(faults)[-1]
-    threads.append(strike(project, run, freeze, project.config["runs"]["main"]["steps"] // 2 + step))
-    told[run] += f" {freeze.__doc__}"
+    # In the last one's second job.
+    run, half = list(faults)[-1], project.config["runs"]["main"]["steps"] // 2
+    told[run] += f" {interrupt.__doc__} {freeze.__doc__}"
     first = project.start(*targets)
+    threads.append(strike(project, run, lambda *_: interrupt(first), half + step // 2, str(interrupt.__doc__)))
+    wait_for(threads, first, project)
+    first.wait()  # which cancels its jobs
+    second = project.start(*targets)
+    wait_for([strike(project, run, freeze, half + 3 * step // 2)], second, project)
+    second.kill()
+    snakemake(project.folder, "--unlock", "--configfile", "config/study.yaml")
+    third = project.start(*targets)
+    log = project.folder / "results" / project.config["study"] / f"logs/training/{run}"
+    while not any("telling it to save and stop" in path.read_text() for path in log.glob("*.log")):
+        assert third.poll() is None, f"ended early: {project.folder / 'snakemake.log'}"
+        time.sleep(0.1)
+    send(project, run, signal.SIGCONT)
+    assert third.wait() == 0, project.folder / "snakemake.log"
+    return told
+
+
+def wait_for(threads: list[threading.Thread], process: subprocess.Popen[str], project: Project) -> None:
     for thread in threads:
         while thread.is_alive():
             thread.join(0.1)
-            assert first.poll() is None, f"ended early: {project.folder / 'snakemake.log'}"
-    first.kill()
-    snakemake(project.folder, "--unlock", "--configfile", "config/study.yaml")
-    second = project.start(*targets)
-    log = project.folder / "results" / project.config["study"] / f"logs/training/{run}"
-    while not any("telling it to save and stop" in path.read_text() for path in log.glob("*.log")):
-        assert second.poll() is None, f"ended early: {project.folder / 'snakemake.log'}"
-        time.sleep(0.1)
-    send(project, run, signal.SIGCONT)
-    assert second.wait() == 0, project.folder / "snakemake.log"
-    return told
+            over = process.poll() is not None and thread.is_alive()
+            assert not over, f"ended early: {project.folder / 'snakemake.log'}"
 
 
 if __name__ == "__main__":

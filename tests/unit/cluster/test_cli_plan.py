@@ -94,7 +94,9 @@ def test_shapes_that_were_not_measured_are_planned_by_the_model(tmp_path):
 
 
 def test_what_is_wrong_is_one_line(tmp_path):
-    assert refused("--config", tmp_path / "no.yaml").startswith(f"{tmp_path}/no.yaml: No such file or directory; wanted: ")
+    assert refused("--config", tmp_path / "no.yaml").startswith(
+        f"{tmp_path}/no.yaml: No such file or directory; wanted: "
+    )
     bad = tmp_path / "bad.yaml"
     bad.write_text("study: mini\nplan: {queue: [}\n")
     assert refused("--config", bad).startswith(f"{bad}:2: no valid YAML: ")
