@@ -11,7 +11,7 @@ BIN := .venv/bin
 # A folder of wheels that pip is told about serves uv as well; without one, torch comes from its own CPU index.
 export UV_FIND_LINKS := $(PIP_FIND_LINKS)
 ifeq ($(PIP_FIND_LINKS),)
-export UV_TORCH_BACKEND := cpu
+export UV_TORCH_BACKEND ?= cpu
 endif
 
 .PHONY: mini released test test-slow test-hf lock setup format
