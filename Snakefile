@@ -44,8 +44,7 @@ wildcard_constraints:
 
 # Not of a dry run, which is to be quick.
 onstart:
-    check_submission()
-    warn_of_purge()
+    look_before_start()
 
 
 localrules:

@@ -184,7 +184,7 @@ def _start_daemons() -> None:
             "add qos extended",
             "modify qos normal set maxjobsaccrueperuser=4 maxsubmitjobsperuser=100",
             "modify qos debug set maxsubmitjobsperuser=1 maxwall=02:00:00",
-            "modify qos extended set maxjobsperuser=1 maxsubmitjobsperuser=2",
+            "modify qos extended set maxjobsperuser=1 maxjobsaccrueperuser=1",
             f"modify account {ACCOUNT} set qos+=debug",
         ):
             subprocess.run(["sacctmgr", "--immediate", "--quiet", *words.split()], capture_output=True, timeout=60)

@@ -1,14 +1,13 @@
 """From wildcards to paths and parameters: the study's names, looked up once. What computes lives in the package."""
 
-import os
 import sys
 from pathlib import Path
 from shlex import quote
 from time import time
 
-from gemstones.cluster.jobs import jobs_left, log_folder
 from gemstones.cluster.memory import planned_processes
 from gemstones.cluster.purge import archive_folder, purge_warnings
+from gemstones.cluster.submission import check_submission
 from gemstones.cluster.throughput import speed
 from gemstones.errors import UserError
 from gemstones.study import load
@@ -59,36 +58,23 @@ FIGURE_CATEGORIES = {
 }
 
 
-def warn_of_purge():
-    for line in purge_warnings(study, Path(RESULTS), time()):
-        logger.warning(line)
-
-
-def check_submission():
-    """Before anything is submitted to a cluster: refuse what would fail there, and name jobs that are there already."""
-    if workflow.local_exec or all(job.is_local for job in workflow.dag.needrun_jobs()):
-        return
-    account = getattr(workflow.resource_settings.default_resources.get("slurm_account"), "raw", None)
-    if account and "$" in os.path.expandvars(account):
-        name = account.strip("${}")
-        sys.exit(f"error: {name}: not set; say which account is charged, as in `export {name}=abc123`")
-    logs = log_folder(Path(RESULTS))
-    if Path(getattr(workflow.executor_settings, "logdir", None) or logs).resolve() != logs.resolve():
-        logger.warning(f"Without --slurm-logdir {logs}, `gemstones ledger` does not find all jobs of this study.")
-    if study.plan.budget_node_hours:
-        from gemstones.cluster.ledger import spent_node_hours
-        from gemstones.cluster.plan import check_budget, remaining_node_hours
-
+def look_before_start():
+    """Warn of what is purged soon and, before anything is submitted to a cluster, refuse what would fail there."""
+    warnings = purge_warnings(study, Path(RESULTS), time())
+    if not (workflow.local_exec or all(job.is_local for job in workflow.dag.needrun_jobs())):
+        settings, resources = workflow.executor_settings, workflow.resource_settings
         try:
-            results = Path(RESULTS)
-            check_budget(study, spent_node_hours(study, results.parent), remaining_node_hours(study, results))
+            warnings += check_submission(
+                study,
+                Path(RESULTS),
+                account=getattr(resources.default_resources.get("slurm_account"), "raw", None),
+                most_jobs=resources.nodes,
+                logs=getattr(settings, "logdir", None),
+            )
         except UserError as error:
             sys.exit(f"error: {error}")
-    if left := jobs_left(Path(RESULTS)):
-        logger.warning(
-            f"{len(left)} jobs of an earlier Snakemake are still there; training jobs among them save and stop when they are"
-            f" taken over. To end all of them now: scancel {' '.join(left)}"
-        )
+    for line in warnings:
+        logger.warning(line)
 
 
 def one_of(names):
