@@ -9,7 +9,6 @@ CPU time of Snakemake and all that it starts, once all are submitted, and how of
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -76,8 +75,9 @@ def main() -> None:
             time.sleep(60 * minutes)
             spent, polls = cpu_seconds(process.pid) - start_up, asked() - polls
         finally:
-            process.send_signal(signal.SIGINT)
+            process.kill()
             process.wait()
+            faults.slurm("scancel", "--user=root")
             faults.slurm("scontrol", "update", f"nodename={nodes}", "state=resume")
     print(
         yaml.safe_dump({"jobs submitted": chains, "seconds until then": round(submitted, 1)}, sort_keys=False), end=""

@@ -66,6 +66,7 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
 
     def rows(self, run: str, kind: str) -> list[dict[str, Any]]:
@@ -99,6 +100,11 @@ class Project:
         found = [line.split("|") for line in text.splitlines()]
         mine = [(job, state) for job, state, comment in found if re.search(rf"_wildcards_{run}_\d+$", comment)]
         return [f"{job} {state.split()[0]}" for job, state in mine]
+
+
+def heed_interrupts() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so does what that starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def slurm(*command: str) -> str:
