@@ -16,7 +16,7 @@ def check(study: Study, results: Path, **changes: Any) -> list[str]:
 
 def test_an_account_that_is_not_set_is_named(frontier: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GEMSTONES_ACCOUNT", raising=False)
-    with pytest.raises(UserError, match="^GEMSTONES_ACCOUNT: not set; .*export GEMSTONES_ACCOUNT=abc123"):
+    with pytest.raises(UserError, match=r"^GEMSTONES_ACCOUNT: not set; .*export GEMSTONES_ACCOUNT=abc123"):
         check(frontier, tmp_path, account="$GEMSTONES_ACCOUNT")
     monkeypatch.setenv("GEMSTONES_ACCOUNT", "abc123")
     assert check(frontier, tmp_path, account="$GEMSTONES_ACCOUNT") == []
