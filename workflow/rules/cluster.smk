@@ -28,6 +28,5 @@ rule ledger:
         "../../envs/analysis.yaml"
     params:
         config=sections("runs", "plan"),
-        results=str(Path(RESULTS).parent),
     script:
         "../../scripts/ledger.py"

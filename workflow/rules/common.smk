@@ -40,6 +40,9 @@ RELEASED_HASHES = "gemstones/losses/released.sha256"
 # The section `training` for its command line, as a resource: unlike params, resources rerun nothing.
 TRAINING_SETTINGS = study.training.model_dump_json(exclude_defaults=True)
 
+# Of training jobs; without a planned queue, the profile's own.
+PARTITION = {"slurm_partition": study.plan.queue} if study.plan.queue else {}
+
 # Where a figure stands in the report: under the stage whose tables it shows.
 FIGURE_CATEGORIES = {
     "shapes": "1 Suite",

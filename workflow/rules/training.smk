@@ -41,9 +41,9 @@ rule train_main:
         "../../envs/training.yaml"
     threads: config["training"]["processes"]
     resources:
+        **PARTITION,
         nodes=job_nodes,
         processes=job_processes,
-        slurm_partition=study.plan.queue or "",
         runtime=job_minutes,
         settings=TRAINING_SETTINGS,
         # A profile's launcher starts as many processes on as many nodes; in the end each of them is the trainer itself, for signals.
