@@ -244,7 +244,7 @@ class Plan(Config):
     budget_node_hours: Positive | None = Field(
         default=None, description="nothing is submitted that would take the study beyond it"
     )
-    usable: Fraction = Field(default=0.95, description="share of the walltime left for training after start-up")
+    start_minutes: NonNegative = Field(default=0.5, description="from the start of a job to its first step")
     gpus_per_node: Count = 8
     gpu_peak_flops: Positive | None = Field(
         default=None, description="matrix products of a device in the recipe's precision, FLOP/s; for the planned MFU"

@@ -19,10 +19,26 @@ def own_steps(run: Run) -> int:
     return run.steps - (run.anchor or 0)
 
 
-def planned(study: Study, run: Run, steps: int | None = None) -> float:
-    """Node-hours of all of a run's own steps, or of so many of them."""
+def planned(
+    study: Study,
+    run: Run,
+    trained: Mapping[tuple[str, int], tuple[Run, ...]],
+    step: int | None = None,
+    until: int | None = None,
+) -> float:
+    """Node-hours of a run as the facility charges them: its steps, and the start of each job that has not begun.
+
+    Parameters
+    ----------
+    trained : see :func:`trained_by`; a job that trains several runs starts for the last of them.
+    step, until : from and up to where, by default all of the run.
+    """
+    start = run.anchor or 0
+    step, until = max(start, step or 0), run.steps if until is None else until
     nodes, seconds_per_step, _ = speed(study, run)
-    return (own_steps(run) if steps is None else steps) * seconds_per_step * nodes / 3600
+    stops = sorted(stop for name, stop in trained if name == run.name and stop <= until)
+    starts = sum(begin >= step for begin, _ in zip([start, *stops], stops, strict=False))
+    return nodes * (max(until - step, 0) * seconds_per_step / 3600 + starts * study.plan.start_minutes / 60)
 
 
 def trained_by(segments: Iterable[Segment]) -> dict[tuple[str, int], tuple[Run, ...]]:

@@ -153,15 +153,12 @@ def _time(text: str) -> float | None:
     return float(text) if text else None
 
 
-def jobs_left(study: Path) -> list[str]:
-    """Ids of the study's jobs that wait or run; none where Slurm does not answer.
+def of_study(queue: Iterable[slurm.Queued], study: Path) -> list[slurm.Queued]:
+    """The study's own of a user's jobs that wait or run, by the paths of their logs.
 
     Parameters
     ----------
     study : `results/<study>`.
     """
     folder = log_folder(study).resolve()
-    try:
-        return [job.job_id for job in slurm.queue() if Path(job.log).is_relative_to(folder)]
-    except slurm.Unavailable:
-        return []
+    return [job for job in queue if Path(job.log).resolve().is_relative_to(folder)]

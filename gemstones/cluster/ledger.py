@@ -67,8 +67,7 @@ def account_for(study: Study, results: str | Path) -> Ledger:
     ----------
     results : the folder of all studies' results.
     """
-    folder, runs = Path(results) / study.study, all_runs(study)
-    looks = {run.name: progress(folder / "training" / run.name, run.anchor or 0) for run in runs}
+    folder, runs, looks = _look(study, results)
     parts = {
         run.name: parts_of(run.name, folder / "training" / run.name, looks[run.name].key)
         for run in runs
@@ -88,19 +87,31 @@ def account_for(study: Study, results: str | Path) -> Ledger:
     return Ledger(attempts, rows, _phase_rows(rows), source)
 
 
-def spent_node_hours(study: Study, results: str | Path) -> float:
-    """What the study has taken up to now, quickly: only ends of metrics are read (see :func:`gemstones.cluster.hours.spent`).
+def node_hours(study: Study, results: str | Path, targets: Mapping[str, int]) -> tuple[float, float]:
+    """What the study has taken up to now, and what some of its runs still take; only ends of metrics are read.
 
     Parameters
     ----------
     results : the folder of all studies' results.
+    targets : the steps that runs are to reach.
     """
-    folder, runs = Path(results) / study.study, all_runs(study)
-    looks = {run.name: progress(folder / "training" / run.name, run.anchor or 0) for run in runs}
+    folder, runs, looks = _look(study, results)
     found = jobs.known(folder, {look.job_id: name for name, look in looks.items() if look.job_id})
     with suppress(slurm.Unavailable):
         found = jobs.update(folder, found)
-    return sum(hours.spent(study, runs, found, looks, hours.trained_by(segments(study))).values())
+    trained = hours.trained_by(segments(study))
+    spent = sum(hours.spent(study, runs, found, looks, trained).values())
+    left = (
+        hours.planned(study, run, trained, looks[run.name].step, targets[run.name])
+        for run in runs
+        if run.name in targets
+    )
+    return spent, sum(left)
+
+
+def _look(study: Study, results: str | Path) -> tuple[Path, list[Run], dict[str, Progress]]:
+    folder, runs = Path(results) / study.study, all_runs(study)
+    return folder, runs, {run.name: progress(folder / "training" / run.name, run.anchor or 0) for run in runs}
 
 
 def write(ledger: Ledger, csv: str | Path, html: str | Path, title: str) -> None:
@@ -212,13 +223,14 @@ def _run_rows(
     own: dict[str, list[Attempt]] = {run.name: [] for run in runs}
     for attempt in attempts:
         own.setdefault(attempt.run, []).append(attempt)
+    trained = hours.trained_by(segments(study))
     rows = []
     for run in runs:
         look = looks[run.name]
         done = look.stopped is not None or look.step >= run.steps
-        left = 0.0 if done else hours.planned(study, run, run.steps - look.step)
+        left = 0.0 if done else hours.planned(study, run, trained, look.step)
         head = {"run": run.name, "phase": run.phase, "step": look.step, "steps": run.steps}
-        rows.append({**head, **_sums(own.pop(run.name), hours.planned(study, run), left)})
+        rows.append({**head, **_sums(own.pop(run.name), hours.planned(study, run, trained), left)})
     for name, others in own.items():
         rows.append({"run": name, "phase": OTHER, "step": None, "steps": None, **_sums(others, 0.0, 0.0)})
     return rows

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from gemstones.cluster.plan import start_up_hours
 from gemstones.cluster.throughput import speed
 from gemstones.errors import UserError
 from gemstones.study import Queue, Study
@@ -145,7 +144,7 @@ def planned_jobs(study: Study) -> list[Job]:
     jobs = []
     for segment in segments(study):
         nodes, seconds_per_step, _ = speed(study, segment.run)
-        hours = segment.steps * seconds_per_step / 3600 + start_up_hours(study, nodes)
+        hours = segment.steps * seconds_per_step / 3600 + study.plan.start_minutes / 60
         jobs.append(Job((segment.run.name, segment.stop), segment.after, hours, nodes))
     return jobs
 
@@ -155,9 +154,7 @@ def in_queue(study: Study, queue: str) -> Study:
     plan = study.plan
     if queue == plan.queue:
         return study
-    shortest = plan.walltime_minutes or plan.walltime(1)
-    start_up = shortest * (1 - plan.usable) / plan.queues[queue].bins[0].walltime_minutes
-    update = {"queue": queue, "walltime_minutes": None, "usable": 1 - min(start_up, 0.5)}
+    update = {"queue": queue, "walltime_minutes": None}
     return study.model_copy(update={"plan": plan.model_copy(update=update)})
 
 

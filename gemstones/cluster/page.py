@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from gemstones.cluster.makespan import makespan_table
-from gemstones.cluster.plan import shapes_table, start_up_hours, totals
+from gemstones.cluster.plan import shapes_table, totals
 from gemstones.cluster.throughput import speed, speed_model
 from gemstones.report import write_html_table
 from gemstones.study import Study
@@ -51,10 +51,8 @@ def assumptions(study: Study) -> list[str]:
             f"The model of speed for other shapes and nodes is fitted to {model.shapes} shapes on {model.nodes[0]} to "
             f"{model.nodes[1]} nodes; a shape that is left out of the fit is typically off by {100 * model.error:.0f} %."
         )
-    start_ups = sorted({60 * start_up_hours(study, speed(study, run).nodes) for run in shapes.values()})
     said += [
-        f"A job takes {' to '.join(f'{each:.3g}' for each in dict.fromkeys((start_ups[0], start_ups[-1])))} minutes to start: "
-        "charged, but not among hours, node-hours and GPU-hours, which are those of steps.",
+        f"A job takes {plan.start_minutes:g} minutes to start (plan.start_minutes): charged, but not among hours, node-hours and GPU-hours, which are those of steps.",
         f"Makespan: a job starts {plan.wait_minutes:g} minutes after the scheduler began to look at it, a guess "
         "(plan.wait_minutes); all else is as planned, nothing fails, and the longest chain goes first.",
     ]

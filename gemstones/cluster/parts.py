@@ -122,7 +122,7 @@ def _part(run: str, key: str, row: Mapping[str, Any]) -> Part:
 
 
 def _same(former: Part, part: Part) -> bool:
-    """Whether a start row is of the same process: of the same job, or, without Slurm, after a roll-back."""
-    if former.job_id or part.job_id:
-        return former.job_id == part.job_id
-    return part.roll_backs > former.roll_backs
+    """Whether a start row is of the same process: after a roll-back, or of a job that goes on with what it has just saved."""
+    if former.job_id != part.job_id:
+        return False
+    return part.roll_backs > former.roll_backs or bool(part.job_id and part.start_step == former.last_step)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -69,17 +68,12 @@ def plan_table(study: Study) -> pd.DataFrame:
             (
                 run.name, run.phase, run.shape, segment.start, segment.stop, 1 + len(segment.before), steps, tokens, nodes,
                 devices, study.training.strategy, plan.queue, found and found.nodes, plan.walltime(nodes), memory[run.shape],
-                seconds_per_step, source, hours, nodes * hours, nodes * (hours + start_up_hours(study, nodes)),
+                seconds_per_step, source, hours, nodes * hours, nodes * (hours + plan.start_minutes / 60),
                 devices * hours, flops, _mfu(study, flops, devices * hours),
                 counting.params(run.width, run.depth, arch) * CHECKPOINT_BYTES_PER_PARAMETER * _kept(study, segment),
             )
         )  # fmt: skip
     return pd.DataFrame(rows, columns=PLAN_COLUMNS).astype({"bin_nodes": "Int64"})
-
-
-def start_up_hours(study: Study, nodes: int) -> float:
-    """How long a job on so many nodes takes until its first step, by the share of its walltime that is not usable."""
-    return study.plan.walltime(nodes) * (1 - study.plan.usable) / 60
 
 
 def runs_table(study: Study, jobs: pd.DataFrame) -> pd.DataFrame:
@@ -144,18 +138,6 @@ def check_budget(study: Study, spent_node_hours: float, remaining_node_hours: fl
             f"plan.budget_node_hours: {spent_node_hours:,.0f} node-hours spent and {remaining_node_hours:,.0f} still planned "
             f"are {together:,.0f}, of {budget:,.0f}; raise the budget by {math.ceil(together - budget):,}, or plan less under 'runs'"
         )
-
-
-def remaining_node_hours(study: Study, results: Path) -> float:
-    """Charged node-hours of the planned jobs whose manifests are not there yet.
-
-    Parameters
-    ----------
-    results : `results/<study>`.
-    """
-    jobs = plan_table(study)
-    manifests = [results / "training" / row.run / "steps" / f"{row.stop_step}.json" for row in jobs.itertuples()]
-    return float(jobs["charged_node_hours"][[not path.exists() for path in manifests]].sum())
 
 
 def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from gemstones.errors import UserError
@@ -123,15 +123,26 @@ def account(ids: Iterable[str], timeout: float = 60) -> dict[str, Accounted]:
         If there is no sacct, or it fails.
     """
     wanted = sorted(set(ids), key=lambda job: (len(job), job))
-    found = {}
+    found: dict[str, Accounted] = {}
     for first in range(0, len(wanted), CHUNK):
         chosen = ",".join(wanted[first : first + CHUNK])
-        options = ["-P", "-n", "-X", "-j", chosen, f"--format={','.join(ACCOUNT_FIELDS)}"]
+        # With a line for each time that a job ran before it was put back into the queue: they are charged, too.
+        options = ["-P", "-n", "-X", "-D", "-j", chosen, f"--format={','.join(ACCOUNT_FIELDS)}"]
         for line in _lines(["sacct", *options], timeout):
             job = _accounted(line)
             if job:
-                found[job.job_id] = job
+                found[job.job_id] = _together(found.get(job.job_id), job)
     return found
+
+
+def _together(former: Accounted | None, job: Accounted) -> Accounted:
+    """A job that ran several times."""
+    if former is None:
+        return job
+    return replace(
+        job, elapsed_seconds=former.elapsed_seconds + job.elapsed_seconds, nodes=job.nodes or former.nodes,
+        started=former.started or job.started,
+    )  # fmt: skip
 
 
 def _accounted(line: str) -> Accounted | None:

@@ -63,7 +63,7 @@ class Slurm:
     def _own(self, queue: list[Queued]) -> list[tuple[Queued, jobs.Job]]:
         """The study's own among a user's jobs, by the paths of their logs or their ids."""
         logs = jobs.log_folder(self._folder).resolve()
-        found = [(each, jobs.of_log(Path(each.log), logs) or self.jobs.get(each.job_id)) for each in queue]
+        found = [(each, jobs.of_log(Path(each.log).resolve(), logs) or self.jobs.get(each.job_id)) for each in queue]
         return [(each, job) for each, job in found if job]
 
 
@@ -110,9 +110,9 @@ def status(study: Study, results: Path, facility: Slurm | None = None) -> dict[s
                 "segments": len(stops[run.name]),
                 "segments_left": 0 if done else len(to_come),
                 "nodes": look.nodes or speed(study, run).nodes,
-                "node_hours_planned": hours.planned(study, run),
+                "node_hours_planned": hours.planned(study, run, trained),
                 "node_hours_spent": spent.get(run.name, 0.0),
-                "node_hours_left": 0.0 if done else hours.planned(study, run, max(run.steps - look.step, 0)),
+                "node_hours_left": 0.0 if done else hours.planned(study, run, trained, look.step),
                 "job": job and _job(job),
                 "events": look.events,
                 "last_event": look.last_event,

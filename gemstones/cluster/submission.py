@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from gemstones.cluster.jobs import jobs_left, log_folder
+from gemstones.cluster import jobs, slurm
 from gemstones.errors import UserError
 from gemstones.study import Study
+from gemstones.suite.runs import Segment
 
 
 def check_submission(
-    study: Study, results: Path, *, account: str | None, most_jobs: int | None, logs: Path | None
+    study: Study,
+    results: Path,
+    *,
+    account: str | None,
+    most_jobs: int,
+    training: Iterable[Segment],
+    logs: Path | None,
 ) -> list[str]:
     """Refuse what would fail on the cluster or cost more than the budget; gives lines that are worth a warning.
 
@@ -19,34 +27,62 @@ def check_submission(
     ----------
     results : `results/<study>`.
     account : as the profile names it, with variables of the environment; None if it names none.
-    most_jobs : that are in the queue at the same time.
+    most_jobs : that will be in the queue at the same time.
+    training : the training jobs among those to be submitted.
     logs : Slurm's logs.
 
     Raises
     ------
     UserError
-        If the account's variable is not set, the queue takes fewer jobs, or plan.budget_node_hours does not suffice.
+        If the account's variable is not set, jobs of an earlier Snakemake wait, the queue takes fewer jobs, or
+        plan.budget_node_hours does not suffice.
     """
-    if account and "$" in os.path.expandvars(account):
-        name = account.strip("${}")
-        raise UserError(f"{name}: not set; say which account is charged, as in `export {name}=abc123`")
-    queue = study.plan.queues[study.plan.queue] if study.plan.queue else None
-    if queue and queue.queued and most_jobs and most_jobs > queue.queued:
-        raise UserError(
-            f"--jobs: {most_jobs} are more than '{study.plan.queue}' takes of one user, {queue.queued} (plan.queues)"
-        )
-    if study.plan.budget_node_hours:
-        # Here, since they need pandas and the metrics of all runs.
-        from gemstones.cluster.ledger import spent_node_hours
-        from gemstones.cluster.plan import check_budget, remaining_node_hours
-
-        check_budget(study, spent_node_hours(study, results.parent), remaining_node_hours(study, results))
+    if account is not None:
+        said = os.path.expandvars(account)
+        if "$" in said or not said.strip():
+            name = account.strip("${}")
+            raise UserError(f"{name}: not set; say which account is charged, as in `export {name}=abc123`")
     warnings = []
-    if logs and logs.resolve() != log_folder(results).resolve():
-        warnings.append(f"Without --slurm-logdir {log_folder(results)}, `gemstones ledger` does not find all jobs.")
-    if left := jobs_left(results):
-        warnings.append(
-            f"{len(left)} jobs of an earlier Snakemake are still there; one that trains saves and stops when it is taken over."
-            f" To end all of them now: scancel {' '.join(left)}"
+    folder = jobs.log_folder(results)
+    if logs and logs.resolve() != folder.resolve():
+        warnings.append(f"Without --slurm-logdir {folder}, `gemstones ledger` does not find all jobs.")
+    queue = _queue()
+    left = jobs.of_study(queue, results)
+    if waiting := [job.job_id for job in left if not job.running]:
+        raise UserError(
+            f"{len(waiting)} jobs of an earlier Snakemake wait in the queue, and would do again what is submitted now; end them "
+            f"and start again: scancel {' '.join(waiting)}"
         )
+    if left:
+        warnings.append(
+            f"{len(left)} jobs of an earlier Snakemake are still at work; one that trains saves and stops when another takes it "
+            f"over. To end all of them now: scancel {' '.join(job.job_id for job in left)}"
+        )
+    _check_room(study, most_jobs, len(queue))
+    if study.plan.budget_node_hours:
+        # Here, since they read the metrics of all runs, and need pandas.
+        from gemstones.cluster.ledger import node_hours
+        from gemstones.cluster.plan import check_budget
+
+        targets: dict[str, int] = {}
+        for segment in training:
+            for run, stop in (*((member, member.steps) for member in segment.before), (segment.run, segment.stop)):
+                targets[run.name] = max(stop, targets.get(run.name, 0))
+        check_budget(study, *node_hours(study, results.parent, targets))
     return warnings
+
+
+def _queue() -> list[slurm.Queued]:
+    try:
+        return slurm.queue()
+    except slurm.Unavailable:  # submitting will say so
+        return []
+
+
+def _check_room(study: Study, most_jobs: int, there: int) -> None:
+    most = study.plan.queues[study.plan.queue].queued if study.plan.queue else None
+    if most and most_jobs + there > most:
+        raise UserError(
+            f"--jobs: {most_jobs} jobs, and {there} that are in the queue already, are more than '{study.plan.queue}' takes of one "
+            f"user, {most} (plan.queues); " + (f"choose at most {most - there}" if there < most else "wait for those")
+        )

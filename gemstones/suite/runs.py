@@ -246,7 +246,7 @@ def _parents(runs: list[Run], parents: dict[str, list[Segment]]) -> tuple[tuple[
 def _chain(study: Study, run: Run, anchors: list[int]) -> list[Segment]:
     nodes, seconds_per_step, _ = speed(study, run)
     walltime = study.plan.walltime(nodes)
-    usable = walltime * study.plan.usable
+    usable = walltime - min(study.plan.start_minutes, walltime / 2)
     # A job stops by itself before its end (see training.deadline).
     minutes = usable - min(study.training.save_minutes_before, usable / 2)
     fitting = int(60 * minutes / seconds_per_step)

@@ -64,14 +64,19 @@ FIGURE_CATEGORIES = {
 def look_before_start():
     """Warn of what is purged soon and, before anything is submitted to a cluster, refuse what would fail there."""
     warnings = purge_warnings(study, Path(RESULTS), time())
-    if not (workflow.local_exec or all(job.is_local for job in workflow.dag.needrun_jobs())):
+    submitted = [job for job in workflow.dag.needrun_jobs() if not (workflow.local_exec or job.is_local)]
+    if submitted:
         settings, resources = workflow.executor_settings, workflow.resource_settings
+        trained = [
+            JOBS[job.wildcards.run, int(job.wildcards.step)] for job in submitted if job.rule.name.startswith("train_")
+        ]
         try:
             warnings += check_submission(
                 study,
                 Path(RESULTS),
                 account=getattr(resources.default_resources.get("slurm_account"), "raw", None),
-                most_jobs=resources.nodes,
+                most_jobs=min(resources.nodes or len(submitted), len(submitted)),
+                training=trained,
                 logs=getattr(settings, "logdir", None),
             )
         except UserError as error:

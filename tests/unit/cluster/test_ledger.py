@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gemstones.cluster import jobs, ledger
-from gemstones.cluster.ledger import account_for, attempt_row, spent_node_hours
+from gemstones.cluster.ledger import account_for, attempt_row, node_hours
 from gemstones.study import load
 from gemstones.suite.runs import all_runs, segments
 from gemstones.training import trainer
@@ -153,7 +153,7 @@ def test_slurms_account_tells_what_was_taken_and_why_it_ended(small, trained, tm
     assert run["efficiency"] == pytest.approx(400 / 960)
     assert run["gpu_hours"] == pytest.approx((900 * 16 + 60 * 2) / 3600)  # a local node of the plan has one device
     assert (data["run"], data["phase"], data["spent_node_hours"], data["efficiency"]) == ("data", "other", 1, 1)
-    assert spent_node_hours(small, results) == pytest.approx(found.phases[-1]["spent_node_hours"])
+    assert node_hours(small, results, {})[0] == pytest.approx(found.phases[-1]["spent_node_hours"])
 
     # Later, sacct's database is purged and the logs are gone.
     facility.account()
@@ -178,7 +178,7 @@ def test_a_job_that_trains_several_runs_is_shared_among_them(tiny, tmp_path, fac
         (segment.before[0].name, 350), (segment.run.name, 150),
     ]  # fmt: skip
     assert found.phases[-1]["spent_node_hours"] == pytest.approx(500 * 4 / 3600)
-    assert spent_node_hours(tiny, tmp_path / "results") == pytest.approx(500 * 4 / 3600)
+    assert node_hours(tiny, tmp_path / "results", {})[0] == pytest.approx(500 * 4 / 3600)
 
 
 def test_torn_lines_are_left_out(small, trained, tmp_path):
@@ -219,5 +219,5 @@ def test_a_study_in_which_nothing_ran_has_an_empty_ledger(small, tmp_path):
     found = account_for(small, tmp_path)
     assert found.attempts == []
     assert found.phases[-1]["left_node_hours"] == found.phases[-1]["planned_node_hours"] > 0
-    assert spent_node_hours(small, tmp_path) == 0
+    assert node_hours(small, tmp_path, {})[0] == 0
     ledger.write(found, tmp_path / "ledger.csv", tmp_path / "ledger.html", "Ledger")

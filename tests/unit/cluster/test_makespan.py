@@ -90,10 +90,9 @@ def test_the_full_study_in_its_queues(frontier):
     assert (extended["makespan_days"] >= extended["job_days"]).all()
 
 
-def test_another_queue_has_its_own_walltime_and_the_same_time_to_start(frontier):
+def test_another_queue_has_its_own_walltime(frontier):
     plan = in_queue(frontier, "extended").plan
     assert plan.walltime(64) == 1440
-    assert plan.walltime(64) * (1 - plan.usable) == pytest.approx(3)
     assert in_queue(frontier, "batch") is frontier
     many = makespan_table(on_nodes(frontier, 128)).set_index("queue")
     assert "takes jobs of at most 64 nodes" in many.loc["extended", "note"]

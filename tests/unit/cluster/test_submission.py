@@ -5,44 +5,91 @@ from typing import Any
 
 import pytest
 
+from gemstones.cluster import slurm
+from gemstones.cluster.slurm import Queued
 from gemstones.cluster.submission import check_submission
 from gemstones.errors import UserError
 from gemstones.study import Study
+from gemstones.suite.runs import segments
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> list[Queued]:
+    """The user's jobs, as Slurm would say."""
+    jobs: list[Queued] = []
+    monkeypatch.setattr(slurm, "queue", lambda: jobs)
+    return jobs
+
+
+def queued(job: str, state: str, log: Path) -> Queued:
+    return Queued(job, state, "", None, 0, 1, None, str(log / f"{job}.log"))
 
 
 def check(study: Study, results: Path, **changes: Any) -> list[str]:
-    return check_submission(study, results, **{"account": None, "most_jobs": 100, "logs": None, **changes})
+    asked = {"account": None, "most_jobs": 100, "training": segments(study), "logs": None}
+    return check_submission(study, results, **{**asked, **changes})
 
 
+@pytest.mark.usefixtures("queue")
 def test_an_account_that_is_not_set_is_named(frontier: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GEMSTONES_ACCOUNT", raising=False)
-    with pytest.raises(UserError, match=r"^GEMSTONES_ACCOUNT: not set; .*export GEMSTONES_ACCOUNT=abc123"):
-        check(frontier, tmp_path, account="$GEMSTONES_ACCOUNT")
+    for value in (None, "", " "):
+        if value is not None:
+            monkeypatch.setenv("GEMSTONES_ACCOUNT", value)
+        with pytest.raises(UserError, match=r"^GEMSTONES_ACCOUNT: not set; .*export GEMSTONES_ACCOUNT=abc123"):
+            check(frontier, tmp_path, account="$GEMSTONES_ACCOUNT")
     monkeypatch.setenv("GEMSTONES_ACCOUNT", "abc123")
     assert check(frontier, tmp_path, account="$GEMSTONES_ACCOUNT") == []
     assert check(frontier, tmp_path, account="abc123") == []
 
 
-def test_no_more_jobs_than_the_queue_takes(frontier: Study, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--jobs: 101 are more than 'batch' takes of one user, 100"):
+def test_no_more_jobs_than_the_queue_takes(frontier: Study, tmp_path: Path, queue: list[Queued]) -> None:
+    with pytest.raises(
+        UserError, match=r"--jobs: 101 jobs, and 0 .* more than 'batch' takes of one user, 100 .*most 100$"
+    ):
         check(frontier, tmp_path, most_jobs=101)
+    queue += [queued(str(number), "PENDING", tmp_path / "another") for number in range(30)]
+    with pytest.raises(UserError, match=r"100 jobs, and 30 that are in the queue already, .* choose at most 70$"):
+        check(frontier, tmp_path)
+    assert check(frontier, tmp_path, most_jobs=70) == []
 
 
-def test_the_budget_holds_for_what_is_spent_and_what_is_left(frontier: Study, tmp_path: Path) -> None:
+def test_jobs_of_an_earlier_snakemake_are_named(frontier: Study, tmp_path: Path, queue: list[Queued]) -> None:
+    """Those that wait would start later, and do again what is submitted now; those at work are taken over."""
+    (tmp_path / "disk").mkdir()
+    results = tmp_path / "results"
+    results.symlink_to(tmp_path / "disk")
+    queue += [queued("7", "RUNNING", results / "logs/slurm"), queued("8", "RUNNING", tmp_path / "other/logs/slurm")]
+    (warning,) = check(frontier, results, most_jobs=1)
+    assert warning.endswith("scancel 7")
+    queue.append(queued("9", "PENDING", tmp_path / "disk/logs/slurm"))
+    with pytest.raises(UserError, match=r"1 jobs of an earlier Snakemake wait in the queue.*scancel 9$"):
+        check(frontier, results, most_jobs=1)
+
+
+@pytest.mark.usefixtures("queue")
+def test_the_budget_holds_for_what_is_spent_and_what_these_jobs_take(frontier: Study, tmp_path: Path) -> None:
     def with_budget(node_hours: float) -> Study:
         return frontier.model_copy(update={"plan": frontier.plan.model_copy(update={"budget_node_hours": node_hours})})
 
-    assert check(with_budget(30_300), tmp_path) == []
-    with pytest.raises(UserError, match=r"0 node-hours spent and 30,2\d\d still planned are 30,2\d\d, of 30,000"):
-        check(with_budget(30_000), tmp_path)
-    # A job that has been done is not planned any more.
-    manifest = tmp_path / "training/3072x12/steps/83475.json"
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text("{}")
-    with pytest.raises(UserError, match=r"30,1\d\d still planned"):
-        check(with_budget(30_000), tmp_path)
+    results = tmp_path / "frontier"
+    assert check(with_budget(30_300), results) == []
+    with pytest.raises(UserError, match=r"0 node-hours spent and 30,208 still planned are 30,208, of 30,000"):
+        check(with_budget(30_000), results)
+    # A first segment alone takes little.
+    first = [segment for segment in segments(frontier) if segment.run.name == "256x23"][:1]
+    assert check(with_budget(16), results, training=first) == []
+    with pytest.raises(UserError, match="0 node-hours spent and 16 still planned"):
+        check(with_budget(15), results, training=first)
+    # What has been trained is not planned any more, wherever jobs ended.
+    metrics = results / "training/3072x12/metrics/0123.jsonl"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text('{"kind": "train", "step": 80000, "seconds": 3.0}\n')
+    with pytest.raises(UserError, match=r"node-hours spent and 28,0\d\d still planned"):
+        check(with_budget(20_000), results)
 
 
+@pytest.mark.usefixtures("queue")
 def test_logs_elsewhere_are_missed_by_the_ledger(frontier: Study, tmp_path: Path) -> None:
     (warning,) = check(frontier, tmp_path, logs=tmp_path / "other")
     assert f"--slurm-logdir {tmp_path}/logs/slurm" in warning

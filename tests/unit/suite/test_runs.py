@@ -215,7 +215,7 @@ def test_a_strategy_of_several_processes_needs_them():
 
 def test_segments_leave_time_to_start_and_to_save(frontier):
     plan = frontier.plan
-    left = plan.walltime(64) * plan.usable - frontier.training.save_minutes_before
+    left = plan.walltime(64) - plan.start_minutes - frontier.training.save_minutes_before
     assert left - 3 < 60 * plan_table(frontier)["hours"].max() <= left
     careful = change(frontier, training={"save_minutes_before": 20.0})
     assert 60 * plan_table(careful)["hours"].max() <= 100
