@@ -103,8 +103,12 @@ def at_work(job: str) -> bool:
 
 def tell_to_stop(job: str) -> None:
     """Let a training job save and stop."""
+    cancel(job, "--signal=USR1")
+
+
+def cancel(job: str, *options: str) -> None:
     try:
-        subprocess.run(["scancel", "--signal=USR1", job], capture_output=True, timeout=60, check=True)
+        subprocess.run(["scancel", *options, job], capture_output=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("scancel does not reach Slurm job %s (%s)", job, error)
 

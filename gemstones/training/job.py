@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from gemstones.training import checkpoint
 from gemstones.training.checkpoint import Checkpoint
 from gemstones.training.data import check_shards, read_manifest
 from gemstones.training.deadline import Deadline, OutOfTime
-from gemstones.training.launch import processes
+from gemstones.training.launch import local_rank, processes
 from gemstones.training.lock import Lock
 from gemstones.training.metrics import last_validation_loss
 from gemstones.training.watch import Stopped
@@ -155,30 +155,20 @@ def _reach(
     settings: Training,
     deadline: Deadline,
 ) -> None:
-    start = run.anchor or 0
-    if not start < until <= run.steps:
-        raise UserError(f"{run.name}: step {until} is not within its steps {start + 1} to {run.steps}")
-    if outside := [step for step in asked if not start < step <= until]:
-        raise UserError(
-            f"{run.name}: checkpoints: step {outside[0]} is not within this job's steps {start + 1} to {until}"
-        )
-    tokens = read_manifest(data)
-    if tokens["vocabulary_size"] != run.vocabulary_size:
-        raise UserError(
-            f"{data}: the tokens have a vocabulary of {tokens['vocabulary_size']}, {run.name} of {run.vocabulary_size}"
-        )
-    parent = _parent(run, tokens["tokens_sha256"], parents)
-    home = Home(folder / run.name, key(run, tokens["tokens_sha256"], parent.key if parent else ""))
+    try:
+        home, parent, data_sha256 = _prepare(run, until, asked, data, folder, parents, settings)
+    except UserError as error:
+        error.told = local_rank() > 0  # the first process of each node says it, since nodes may differ
+        raise
 
     # In each process of several, all but the first wait here for what that one finds.
     first, shared = _processes()
     with _alone(home, first, shared, deadline):
         stopped = shared(lambda: _stopped(run, home, [*parents, *([output] if output.exists() else [])]))
-        missing = shared(lambda: _missing(home, until, asked))  # and what is there of `asked` is kept
+        missing = _missing(shared(lambda: _keep(home, asked)), until, asked)
         if missing and not stopped:
-            shared(lambda: _check_fault(run, home, settings))
-            copies = files.expanded(settings.shards, "training.shards") if settings.shards else None
-            shared(lambda: check_shards(data, copies))
+            if first:
+                home.fault.unlink(missing_ok=True)
             from gemstones.training import loop
 
             try:
@@ -194,7 +184,38 @@ def _reach(
                     raise
                 stopped = {"step": stop.step, "reason": stop.reason}
         if first:
-            files.write_json(_manifest(run, until, asked, home, parent, tokens["tokens_sha256"], stopped), output)
+            files.write_json(_manifest(run, until, asked, home, parent, data_sha256, stopped), output)
+
+
+def _prepare(
+    run: Run,
+    until: int,
+    asked: Iterable[int],
+    data: Path,
+    folder: Path,
+    parents: Sequence[Path],
+    settings: Training,
+) -> tuple[Home, Parent | None, str]:
+    """Where the state is, and what it starts from; what would fail again does so here, before torch is loaded."""
+    start = run.anchor or 0
+    if not start < until <= run.steps:
+        raise UserError(f"{run.name}: step {until} is not within its steps {start + 1} to {run.steps}")
+    if outside := [step for step in asked if not start < step <= until]:
+        raise UserError(
+            f"{run.name}: checkpoints: step {outside[0]} is not within this job's steps {start + 1} to {until}"
+        )
+    tokens = read_manifest(data)
+    if tokens["vocabulary_size"] != run.vocabulary_size:
+        raise UserError(
+            f"{data}: the tokens have a vocabulary of {tokens['vocabulary_size']}, {run.name} of {run.vocabulary_size}"
+        )
+    data_sha256: str = tokens["tokens_sha256"]
+    parent = _parent(run, data_sha256, parents)
+    home = Home(folder / run.name, key(run, data_sha256, parent.key if parent else ""))
+    if _missing([item.step for item in checkpoint.available(home.checkpoints)], until, asked):
+        _check_fault(run, home, settings)
+        check_shards(data, files.expanded(settings.shards, "training.shards") if settings.shards else None)
+    return home, parent, data_sha256
 
 
 def _stopped(run: Run, home: Home, manifests: Sequence[Path]) -> dict[str, Any] | None:
@@ -210,14 +231,12 @@ def _check_fault(run: Run, home: Home, settings: Training) -> None:
     """End a job whose run was stopped for good, unless something has changed since then that may help."""
     try:
         fault = json.loads(home.fault.read_text())
-    except (FileNotFoundError, ValueError):
+        same = fault["watch"] == settings.watch.model_dump(mode="json") and fault["gemstones_version"] == __version__
+        said = f"{run.name}: stopped at step {fault['step']} by an earlier job: {fault['reason']}"
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return
-    if fault["watch"] == settings.watch.model_dump(mode="json") and fault["gemstones_version"] == __version__:
-        raise UserError(
-            f"{run.name}: stopped at step {fault['step']} by an earlier job: {fault['reason']}; change training.watch, or remove "
-            f"{home.fault} to try again"
-        )
-    home.fault.unlink()
+    if same:
+        raise UserError(f"{said}; change training.watch, or remove {home.fault} to try again")
 
 
 def _write_fault(run: Run, home: Home, settings: Training, stop: Stopped) -> None:
@@ -287,18 +306,20 @@ def _alone(home: Home, first: bool, shared: Shared, deadline: Deadline) -> Itera
             lock.release()
 
 
-def _missing(home: Home, until: int, asked: Iterable[int]) -> list[int]:
-    """Steps that have to be trained to: a run that is already beyond `until` need not stop there once more.
+def _missing(there: Collection[int], until: int, asked: Iterable[int]) -> list[int]:
+    """Steps that have to be trained to: a run that is already beyond `until` need not stop there once more."""
+    missing = set(asked) - set(there)
+    if not any(step >= until for step in there):
+        missing.add(until)
+    return sorted(missing)
 
-    Those of `asked` that are there become milestones, before anything is pruned.
-    """
+
+def _keep(home: Home, asked: Iterable[int]) -> list[int]:
+    """Steps of all checkpoints; those of `asked` become milestones, before anything is pruned."""
     found = {item.step: item for item in checkpoint.available(home.checkpoints)}
     for step in found.keys() & set(asked):
         checkpoint.keep(found[step])
-    missing = set(asked) - found.keys()
-    if not any(step >= until for step in found):
-        missing.add(until)
-    return sorted(missing)
+    return list(found)
 
 
 def _parent(run: Run, data_sha256: str, manifests: Sequence[Path]) -> Parent | None:

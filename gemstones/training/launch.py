@@ -27,6 +27,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
+def local_rank() -> int:
+    """Which of those on this machine this one is."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+
+
 def run(number: int, command: Sequence[str]) -> int:
     """Run a command once a process, with RANK, WORLD_SIZE, LOCAL_RANK and where to meet; gives the exit status.
 

@@ -30,6 +30,7 @@ from torch import distributed
 
 from gemstones.errors import UserError
 from gemstones.study import axonn_split
+from gemstones.training.deadline import OutOfTime
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,8 @@ class Parallel:
                 found[0] = value()
             except Exception as error:
                 raised = error
-                found[1] = error if isinstance(error, UserError) else UserError(f"the first process failed: {error}")
+                known = isinstance(error, (UserError, OutOfTime))
+                found[1] = error if known else UserError(f"the first process failed: {error}")
         distributed.broadcast_object_list(found)
         if raised:
             raise raised

@@ -119,7 +119,7 @@ def job_processes(wildcards):
 
 
 def job_minutes(wildcards):
-    return int(study.plan.walltime(job_nodes(wildcards)))
+    return max(1, int(study.plan.walltime(job_nodes(wildcards))))
 
 
 def jobs_before(wildcards):

@@ -17,6 +17,7 @@ here = Path(__file__).parent
 ids = sys.argv[sys.argv.index("-j") + 1].split(",")
 with (here / "sacct.calls").open("a") as calls:
     print(*ids, file=calls)
+(here / "sacct.options").write_text(" ".join(sys.argv[1:]))
 for line in (here / "sacct.txt").read_text().splitlines():
     if line.split("|")[0] in ids:
         print(line)
@@ -56,6 +57,9 @@ class Facility:
         (self._folder / name).write_text(
             "#!/bin/sh\necho 'first line\nsacct: error: Problem talking to the database' >&2\nexit 1\n"
         )
+
+    def options(self, name: str) -> list[str]:
+        return (self._folder / f"{name}.options").read_text().split()
 
     def calls(self, name: str) -> list[str]:
         path = self._folder / f"{name}.calls"

@@ -23,6 +23,15 @@ def test_the_account_of_jobs_is_read_whatever_became_of_them(facility):
     assert [job for job, each in found.items() if each.over] == ["2", "3", "4"]
 
 
+def test_a_job_that_was_put_back_into_the_queue_is_charged_for_all_its_lives(facility):
+    facility.account(
+        "8|REQUEUED|7|2|1795645817|1795645817|1795645824|0:0", "8|COMPLETED|14|2|1795645824|1795645944|1795645958|0:0"
+    )
+    job = slurm.account(["8"])["8"]
+    assert (job.state, job.elapsed_seconds, job.started, job.ended) == ("COMPLETED", 21, 1795645817, 1795645958)
+    assert "-D" in facility.options("sacct")
+
+
 def test_many_jobs_are_asked_for_in_parts(facility):
     ids = [str(number) for number in range(1, 2 * slurm.CHUNK + 2)]
     facility.account(*(f"{job}|COMPLETED|60|1|1|1|61|0:0" for job in ids))
