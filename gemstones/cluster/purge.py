@@ -12,7 +12,7 @@ from gemstones.errors import UserError
 from gemstones.study import Storage, Study
 from gemstones.suite.runs import all_runs
 from gemstones.training import checkpoint
-from gemstones.training.job import Home
+from gemstones.training.home import Home
 
 DAY = 24 * 3600.0
 

@@ -16,7 +16,7 @@ from gemstones import files
 from gemstones.cluster.storage import RECORD, read_manifest, read_record, rows
 from gemstones.errors import UserError
 from gemstones.training import checkpoint
-from gemstones.training.job import Home
+from gemstones.training.home import Home
 from gemstones.training.lock import Lock
 
 

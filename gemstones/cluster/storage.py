@@ -24,7 +24,7 @@ from typing import IO, Any
 from gemstones import __version__, files
 from gemstones.errors import UserError
 from gemstones.training import checkpoint
-from gemstones.training.job import Home
+from gemstones.training.home import Home
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from gemstones.errors import UserError
 from gemstones.suite import counting
 from gemstones.suite.runs import Run
 from gemstones.training.data import read_manifest
-from gemstones.training.job import Home
+from gemstones.training.home import Home
 from gemstones.training.model import NORM_EPSILON, ROPE_BASE
 from gemstones.training.tokenizer import SEPARATOR
 

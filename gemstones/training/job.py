@@ -12,12 +12,10 @@ This module imports neither torch nor the model, so that a job with nothing to d
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -29,12 +27,11 @@ from gemstones.errors import UserError
 from gemstones.study import Training
 from gemstones.suite.runs import Run
 from gemstones.training import checkpoint
-from gemstones.training.checkpoint import Checkpoint
-from gemstones.training.data import check_shards, read_manifest
+from gemstones.training import data as shards
 from gemstones.training.deadline import Deadline, OutOfTime
+from gemstones.training.home import Home, Parent, find_parent, key, manifest, read_manifest
 from gemstones.training.launch import local_rank, processes
 from gemstones.training.lock import Lock
-from gemstones.training.metrics import last_validation_loss
 from gemstones.training.watch import Stopped
 
 T = TypeVar("T")
@@ -48,39 +45,6 @@ class Job(BaseModel):
     run: Run
     before: tuple[Run, ...] = ()
     checkpoints: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Parent:
-    """The checkpoint from which a cooldown branches, and its run's key."""
-
-    checkpoint: Checkpoint
-    key: str
-
-
-@dataclass(frozen=True)
-class Home:
-    """Where a run's state is, for one recipe and corpus."""
-
-    folder: Path
-    key: str
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints" / self.key
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / "metrics" / f"{self.key}.jsonl"
-
-    @property
-    def lock(self) -> Path:
-        return self.checkpoints / "lock"
-
-    @property
-    def fault(self) -> Path:
-        """Says why the run was stopped for good, so that later attempts end at once."""
-        return self.checkpoints / "fault.json"
 
 
 def parse(text: str) -> Job:
@@ -98,11 +62,6 @@ def parse(text: str) -> Job:
             for fault in error.errors()
         ]
         raise UserError("job: " + "; ".join(fault.removeprefix(": ") for fault in faults)) from None
-
-
-def key(run: Run, data_sha256: str, parent_key: str = "") -> str:
-    """Short hash of what decides a run's numbers: its recipe, the tokens and, for a cooldown, its parent's key."""
-    return hashlib.sha256(f"{run.identity()} {data_sha256} {parent_key}".encode()).hexdigest()[:12]
 
 
 def train(
@@ -134,8 +93,8 @@ def train(
     deadline = Deadline(settings)
     try:
         for run in job.before:
-            manifest = folder / run.name / "steps" / f"{run.steps}.json"
-            _reach(run, run.steps, (), data, folder, manifest, parents, settings, deadline)
+            written = folder / run.name / "steps" / f"{run.steps}.json"
+            _reach(run, run.steps, (), data, folder, written, parents, settings, deadline)
         _reach(job.run, until, job.checkpoints, data, folder, output, parents, settings, deadline)
     finally:
         if processes() > 1:
@@ -184,7 +143,7 @@ def _reach(
                     raise
                 stopped = {"step": stop.step, "reason": stop.reason}
         if first:
-            files.write_json(_manifest(run, until, asked, home, parent, data_sha256, stopped), output)
+            files.write_json(manifest(run, until, asked, home, parent, data_sha256, stopped), output)
 
 
 def _prepare(
@@ -204,24 +163,24 @@ def _prepare(
         raise UserError(
             f"{run.name}: checkpoints: step {outside[0]} is not within this job's steps {start + 1} to {until}"
         )
-    tokens = read_manifest(data)
+    tokens = shards.read_manifest(data)
     if tokens["vocabulary_size"] != run.vocabulary_size:
         raise UserError(
             f"{data}: the tokens have a vocabulary of {tokens['vocabulary_size']}, {run.name} of {run.vocabulary_size}"
         )
     data_sha256: str = tokens["tokens_sha256"]
-    parent = _parent(run, data_sha256, parents)
+    parent = find_parent(run, data_sha256, parents)
     home = Home(folder / run.name, key(run, data_sha256, parent.key if parent else ""))
     if _missing([item.step for item in checkpoint.available(home.checkpoints)], until, asked):
         _check_fault(run, home, settings)
-        check_shards(data, files.expanded(settings.shards, "training.shards") if settings.shards else None)
+        shards.check_shards(data, files.expanded(settings.shards, "training.shards") if settings.shards else None)
     return home, parent, data_sha256
 
 
 def _stopped(run: Run, home: Home, manifests: Sequence[Path]) -> dict[str, Any] | None:
     """Where and why an earlier job of this run ended it for good."""
     for path in manifests if run.phase == "lr_transfer" else ():
-        content = _read(path)
+        content = read_manifest(path)
         if content["run"] == run.name and content["key"] == home.key and content.get("stopped"):
             return dict(content["stopped"])
     return None
@@ -249,17 +208,6 @@ def _write_fault(run: Run, home: Home, settings: Training, stop: Stopped) -> Non
         "gemstones_version": __version__,
     }
     files.write_json(fault, home.fault)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-        content["run"], content["key"], content["checkpoints"].get
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; train what it stands for first") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: not a manifest of a training job") from None
-    return content
 
 
 class Shared(Protocol):
@@ -320,61 +268,3 @@ def _keep(home: Home, asked: Iterable[int]) -> list[int]:
     for step in found.keys() & set(asked):
         checkpoint.keep(found[step])
     return list(found)
-
-
-def _parent(run: Run, data_sha256: str, manifests: Sequence[Path]) -> Parent | None:
-    """A cooldown's parent checkpoint, from the manifests of the parent's jobs."""
-    if run.anchor is None:
-        return None
-    for path in manifests:
-        content = _read(path)
-        entry = content["checkpoints"].get(str(run.anchor)) if content["run"] == run.parent else None
-        if entry is None:
-            continue
-        if content["data_sha256"] != data_sha256:
-            raise UserError(f"{path}: {run.parent} was trained on other tokens than {run.name} is to be")
-        found = {item.step: item for item in checkpoint.available(Path(entry["path"]).parent)}
-        if run.anchor not in found:
-            raise UserError(
-                f"{entry['path']}: the checkpoint is gone or damaged; train {run.parent} to step {run.anchor} again"
-            )
-        return Parent(found[run.anchor], content["key"])
-    raise UserError(
-        f"{run.name}: none of the given manifests has a checkpoint of {run.parent} at step {run.anchor}; "
-        f"ask for it in the checkpoints of {run.parent}"
-    )
-
-
-def _manifest(
-    run: Run,
-    until: int,
-    asked: Iterable[int],
-    home: Home,
-    parent: Parent | None,
-    data_sha256: str,
-    stopped: dict[str, Any] | None,
-) -> dict[str, Any]:
-    found = {item.step: item for item in checkpoint.available(home.checkpoints)}
-    reached = None if stopped else min(step for step in found if step >= until)
-    for step in {*asked, reached} if reached is not None else ():
-        found[step] = checkpoint.keep(found[step], end=step not in asked)
-
-    def entry(item: Checkpoint) -> dict[str, Any]:
-        return {"path": item.path.as_posix(), "step": item.step, "sha256": item.sha256}
-
-    return {
-        "run": run.name,
-        "phase": run.phase,
-        "step": until,
-        "tokens": until * run.tokens_per_step,
-        "key": home.key,
-        "checkpoint": None if reached is None else entry(found[reached]),
-        "checkpoints": {str(step): entry(item) for step, item in found.items() if item.milestone and step <= until},
-        "metrics": home.metrics.as_posix(),
-        "parent": {"run": run.parent, "key": parent.key, **entry(parent.checkpoint)} if parent else None,
-        "validation_loss": None if stopped else last_validation_loss(home.metrics, until),
-        "stopped": stopped,
-        "specification": run.model_dump(mode="json"),
-        "data_sha256": data_sha256,
-        "gemstones_version": __version__,
-    }
