@@ -55,6 +55,7 @@ localrules:
     prescribe,
     figures,
     archive,
+    archive_run,  # where the archive is
     ledger,  # where sacct is
 
 

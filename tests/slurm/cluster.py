@@ -31,6 +31,9 @@ NODES = [f"frontier{number:05d}" for number in range(1, 5)]
 PACKAGES = ["slurmctld", "slurmd", "slurm-client", "munge", "slurmdbd", "mariadb-server"]
 TEMPLATES = Path(__file__).parent
 OURS = "tests/slurm/cluster.py"
+CONFIGURATION = ("slurm.conf", "slurmdbd.conf", "gres.conf")
+# Notes of what is to be stopped again.
+MUNGE = ROOT / "started-munge"
 NOTE = ROOT / "started-by-tests"
 
 
@@ -52,9 +55,9 @@ def start(until_tests_end: bool = False) -> None:
     """
     if os.geteuid():
         raise Unavailable("a private Slurm needs root")
-    configuration = ETC / "slurm.conf"
-    if configuration.exists() and OURS not in configuration.read_text():
-        raise Unavailable(f"{configuration} belongs to another cluster")
+    for name in CONFIGURATION:
+        if (ETC / name).exists() and OURS not in (ETC / name).read_text():
+            raise Unavailable(f"{ETC / name} belongs to another cluster")
     for folder in ("state", "spool", "pid", "log", "dev", "mariadb"):
         (ROOT / folder).mkdir(parents=True, exist_ok=True)
     with _alone():
@@ -69,6 +72,8 @@ def start(until_tests_end: bool = False) -> None:
         except subprocess.CalledProcessError as error:
             said = (error.stderr or error.stdout or "").strip().splitlines()
             raise Unavailable(f"{' '.join(map(str, error.cmd))}: {said[-1] if said else error}") from None
+        except subprocess.TimeoutExpired as error:
+            raise Unavailable(f"{' '.join(error.cmd)}: took more than {error.timeout:.0f} seconds") from None
 
 
 def stop() -> None:
@@ -90,7 +95,11 @@ def stop() -> None:
         with suppress(OSError):
             if b"SLURM_CLUSTER_NAME=fakefrontier" in environment.read_bytes().split(b"\0"):
                 os.kill(int(environment.parent.name), signal.SIGKILL)
-    (ETC / "slurm.conf").unlink(missing_ok=True)
+    for name in CONFIGURATION:
+        (ETC / name).unlink(missing_ok=True)
+    if MUNGE.exists() and (pid := _alive(Path("/run/munge/munged.pid"))) is not None:
+        MUNGE.unlink()
+        os.kill(pid, signal.SIGTERM)
 
 
 def stop_after_tests() -> None:
@@ -113,8 +122,6 @@ def _install() -> None:
         quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         _run("apt-get", "update", "-qq", env=quiet, timeout=300)
         _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES, env=quiet, timeout=600)
-    except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"{' '.join(error.cmd[:2])} took more than {error.timeout:.0f} seconds") from None
     finally:
         if made:
             policy.unlink()
@@ -128,6 +135,7 @@ def _start_munge() -> None:
     shutil.chown("/run/munge", "munge", "munge")
     if not _works("munge", "-n"):
         _run("runuser", "-u", "munge", "--", "/usr/sbin/munged")
+        MUNGE.touch()
     _await(10, "munge", "-n")
 
 
@@ -261,7 +269,7 @@ def _alive(path: Path) -> int | None:
         name = Path(f"/proc/{pid}/comm").read_text().strip()
     except (OSError, ValueError):
         return None
-    return pid if name.startswith(("slurm", "mariadb")) else None
+    return pid if name.startswith(("slurm", "mariadb", "munged")) else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

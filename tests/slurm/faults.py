@@ -265,6 +265,9 @@ def suffer(project: Project, *targets: str, step: int = STEP) -> dict[str, str]:
     second = project.start(*targets)
     wait_for([strike(project, run, freeze, half + 3 * step // 2)], second, project)
     second.kill()
+    second.wait()
+    # As the third one would say: those that wait are ended first.
+    slurm("scancel", "--user=root", "--state=PENDING")
     snakemake(project.folder, "--unlock", "--configfile", "config/study.yaml")
     third = project.start(*targets)
     log = project.folder / "results" / project.config["study"] / f"logs/training/{run}"

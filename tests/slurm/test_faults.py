@@ -34,6 +34,9 @@ def test_whatever_happens_to_jobs_losses_are_those_of_a_local_run(tmp_path: Path
         (run,) = (run for run in told if told[run].startswith(str(fault.__doc__)))
         found = " ".join(state.split()[1] for state in project.states(run))
         assert re.fullmatch(rf"{states}( \w+)+", found), fault.__doc__
+    # No step was trained by two jobs: not by that of the first Snakemake and its successor's, nor after a signal or Ctrl-C.
+    (taken_over,) = (run for run in told if told[run].startswith(str(faults.warn.__doc__)))
+    assert project.replayed(taken_over) == 0
     # What was told to stop had saved before; only what was killed outright is trained again.
     replayed = {told.get(run): project.replayed(run) for run in project.runs}
     assert sum(count > 0 for count in replayed.values()) <= 3

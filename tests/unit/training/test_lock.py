@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gemstones.training.deadline import OutOfTime
-from gemstones.training.lock import Lock
+from gemstones.training.lock import MOST_REMINDERS, REMINDERS, Lock
 
 
 @pytest.fixture
@@ -59,6 +59,20 @@ def test_a_later_job_has_the_earlier_one_save_and_stop(
     assert later.take()
 
 
+def test_a_job_that_does_not_stop_is_cancelled_and_not_waited_for_for_ever(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gemstones.training.lock.REMIND", 0)
+    earlier = lock(tmp_path, "7", monkeypatch)
+    assert earlier.take()
+    later = lock(tmp_path, "12", monkeypatch)
+    with pytest.raises(OutOfTime, match="Slurm job 7 is training this run, and does not end"):
+        for _ in range(100):
+            later.take()
+    told = (slurm / "told").read_text().splitlines()
+    assert told == ["--signal=USR1 7"] * REMINDERS + ["7"] * (MOST_REMINDERS - REMINDERS)
+
+
 def test_an_earlier_job_ends_at_once_where_a_later_one_is_at_work(
     slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +93,26 @@ def test_where_files_cannot_be_locked_slurm_knows_whether_a_job_is_at_work(
         (slurm / "7").write_text(state)
     assert lock(tmp_path, "12", monkeypatch).take() == taken
     assert (slurm / "told").exists() == (not taken)
+
+
+@pytest.mark.usefixtures("unlockable")
+@pytest.mark.parametrize("moment", ["while it looks", "after it wrote"])
+def test_of_two_jobs_that_take_it_at_the_same_time_one_gets_it(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    assert lock(tmp_path, "7", monkeypatch).take()
+    mine = lock(tmp_path, "12", monkeypatch)
+
+    def other_is_faster(*_: Any) -> bool:
+        (tmp_path / "run/lock").write_text("11")
+        return False
+
+    where = (
+        "gemstones.training.lock.slurm.at_work" if moment == "while it looks" else "gemstones.training.lock.time.sleep"
+    )
+    monkeypatch.setattr(where, other_is_faster)
+    assert not mine.take()
+    assert (tmp_path / "run/lock").read_text() == "11"
 
 
 @pytest.mark.usefixtures("unlockable")
