@@ -24,8 +24,8 @@ try:
 except UserError as error:
     sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
 
-# The job after which a run has ended; some jobs train several.
-LAST_JOBS = {run.name: (run, job) for job, segment in JOBS.items() for run in (*segment.before, segment.run)}
+# Some jobs train several.
+RUNS = dict.fromkeys(run.name for segment in JOBS.values() for run in (*segment.before, segment.run))
 
 # From here on, rules see checked values with defaults.
 config.update(study.model_dump(mode="json"))
@@ -135,19 +135,20 @@ def last_manifests(wildcards):
     return manifests({run: (run, stop) for run, stop in JOBS}.values())
 
 
-def job_of_run(wildcards):
-    return manifests([LAST_JOBS[wildcards.run][1]])
+def trained_steps(run):
+    """Steps at which a run has manifests: what there is, whatever is planned."""
+    return sorted(int(path.stem) for path in Path(RESULTS, "training", run, "steps").glob("[0-9]*.json"))
 
 
-def manifest_of_run(wildcards):
-    """The manifest of a run's last step, which a job of several runs writes undeclared."""
-    return f"{RESULTS}/training/{wildcards.run}/steps/{LAST_JOBS[wildcards.run][0].steps}.json"
+def last_manifest_of_run(wildcards):
+    steps = trained_steps(wildcards.run) or sys.exit(f"error: {wildcards.run}: nothing of it has been trained yet")
+    return f"{RESULTS}/training/{wildcards.run}/steps/{steps[-1]}.json"
 
 
 def archives(wildcards):
     if not ARCHIVE:
         sys.exit("error: storage.archive: not set; name the folder for archives, such as one that is never purged")
-    return [f"{ARCHIVE}/{run}.json" for run in LAST_JOBS]
+    return [f"{ARCHIVE}/{run}.json" for run in RUNS if trained_steps(run)]
 
 
 def ledger_files(wildcards):
