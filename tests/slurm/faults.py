@@ -53,13 +53,13 @@ class Project:
     def runs(self) -> list[str]:
         return [run.name for run in all_runs(load(self.config))]
 
-    def start(self, *targets: str, retries: int = 5) -> subprocess.Popen[str]:
-        """Snakemake with the profile of Frontier, as a user starts it but for quicker polling."""
+    def start(self, *targets: str, retries: int = 5, profile: str = "frontier") -> subprocess.Popen[str]:
+        """Snakemake with a profile, as a user starts it but for quicker polling."""
         options = ["--configfile", "config/study.yaml", "--latency-wait", "10", "--rerun-incomplete"]
         options += ["--slurm-init-seconds-before-status-checks", "1"]
         options += ["--retries", str(retries), "--slurm-logdir", f"results/{self.config['study']}/logs/slurm"]
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.slurm.snakemake", *targets, "--profile", "frontier", *options],
+            [sys.executable, "-m", "tests.slurm.snakemake", *targets, "--profile", profile, *options],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(ROOT), "GEMSTONES_ACCOUNT": cluster.ACCOUNT},
             stdout=(self.folder / "snakemake.log").open("a"),

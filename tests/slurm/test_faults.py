@@ -2,12 +2,14 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.conftest import TINY, snakemake
+from tests.conftest import ROOT, TINY, snakemake
 from tests.slurm import faults
 
 
@@ -83,3 +85,24 @@ def test_srun_starts_processes_on_several_nodes(tmp_path: Path, finished: Path) 
     alone = faults.Project(finished, config).losses("48x2")
     for kind, losses in project.losses("48x2").items():
         assert list(losses.values()) == pytest.approx([alone[kind][step] for step in losses], rel=1e-5)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_the_profile_for_any_cluster_trains_as_well(tmp_path: Path, finished: Path) -> None:
+    config = yaml.safe_load(TINY.read_text())
+    project = faults.make(tmp_path / "slurm", config)
+    target = "results/tiny/training/48x2/steps/20.json"
+    assert project.start(target, profile="profiles/slurm").wait() == 0, project.folder / "snakemake.log"
+    manifests = [json.loads((folder / target).read_text()) for folder in (project.folder, finished)]
+    assert manifests[0]["checkpoint"]["sha256"] == manifests[1]["checkpoint"]["sha256"]
+    assert [state.split()[1] for state in project.states("48x2")] == ["COMPLETED"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm")
+def test_the_mini_study_shortened_with_all_faults(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.slurm.faults", "--folder", str(tmp_path / "faults")]
+    done = subprocess.run(
+        [*command, "--config", "config/config.yaml", "--step", "20"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -203,6 +203,27 @@ def test_runs_of_one_job_wait_for_each_other(tiny, results, facility):
     assert found["48x2-cooldown-40"] == ("waiting", "for other runs of its job")
 
 
+def test_what_a_job_of_several_runs_took_is_theirs_by_their_steps(tiny, results, facility):
+    log = results / "tiny/logs/slurm/rule_train_cooldown/48x2-cooldown-40_47/7.log"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    facility.account("7|COMPLETED|3600|1|1|2|3602|0:0")
+    rows = {row["run"]: row for row in status(tiny, results)["runs"]}
+    short, long = rows["48x2-cooldown-20"], rows["48x2-cooldown-40"]
+    steps = [short["steps"] - 20, long["steps"] - 40]
+    assert steps[0] < steps[1]
+    spent = [row["node_hours_spent"] for row in (short, long)]
+    assert spent == pytest.approx([each / sum(steps) for each in steps])
+
+
+def test_each_job_to_come_waits_in_the_queue(tiny, results):
+    def eta(study):
+        return next(row["eta_seconds"] for row in status(study, results)["runs"] if row["run"] == "48x2")
+
+    slow = tiny.model_copy(update={"plan": tiny.plan.model_copy(update={"wait_minutes": 60})})
+    assert eta(slow) - eta(tiny) == pytest.approx(2 * 3600)
+
+
 def test_what_slurms_account_says_is_spent_and_why_a_run_failed(tiny, results, facility):
     run_to(results, "48x2", 25, manifest=20)
     for job, log in (
