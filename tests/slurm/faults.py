@@ -96,9 +96,13 @@ class Project:
     def states(self, run: str) -> list[str]:
         """`id state` of all Slurm jobs of a run in the order of their numbers, by the accounting."""
         since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(self.began - 1))
-        text = slurm("sacct", "-X", "-n", "-P", "--duplicates", "-S", since, "-o", "JobIDRaw,State,Comment")
+        text = slurm("sacct", "-X", "-n", "-P", "--duplicates", "-S", since, "-o", "JobIDRaw,State,WorkDir,Comment")
         found = [line.split("|") for line in text.splitlines()]
-        mine = [(job, state) for job, state, comment in found if re.search(rf"_wildcards_{run}_\d+$", comment)]
+        mine = [
+            (job, state)
+            for job, state, folder, comment in found
+            if folder == str(self.folder) and re.search(rf"_wildcards_{run}_\d+$", comment)
+        ]
         return [f"{job} {state.split()[0]}" for job, state in mine]
 
 
