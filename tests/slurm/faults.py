@@ -101,7 +101,7 @@ class Project:
         mine = [
             (job, state)
             for job, state, folder, comment in found
-            if folder == str(self.folder) and re.search(rf"_wildcards_{run}_\d+$", comment)
+            if folder == str(self.folder.resolve()) and re.search(rf"_wildcards_{run}_\d+$", comment)
         ]
         return [f"{job} {state.split()[0]}" for job, state in mine]
 
