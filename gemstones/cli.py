@@ -166,7 +166,9 @@ def status(
     from gemstones.cluster import screen
     from gemstones.cluster.config import read
 
-    screen.show_status(read(config), results, everything=everything, every=every if watch else None, as_json=as_json)
+    screen.show_status(
+        read(config, trains=True), results, everything=everything, every=every if watch else None, as_json=as_json
+    )
 
 
 @app.command()
@@ -190,7 +192,7 @@ def ledger(
     from gemstones.cluster.config import read
     from gemstones.cluster.ledger import account_for
 
-    screen.show_ledger(account_for(read(config), results), as_json=as_json)
+    screen.show_ledger(account_for(read(config, trains=True), results), as_json=as_json)
 
 
 @app.command()

@@ -10,8 +10,13 @@ from gemstones.errors import UserError
 from gemstones.study import Study, load
 
 
-def read(path: Path) -> Study:
-    """A checked study; raises UserError if the file is not there, is not YAML, or has faults, one line each."""
+def read(path: Path, trains: bool = False) -> Study:
+    """A checked study; raises UserError if the file is not there, is not YAML, or has faults, one line each.
+
+    Parameters
+    ----------
+    trains : whether it has to train something.
+    """
     try:
         content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as error:
@@ -24,4 +29,7 @@ def read(path: Path) -> Study:
         raise UserError(f"{path}: no text in UTF-8, so no YAML") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: wanted: a study's config, such as config/config.yaml")
-    return load(content, str(path))
+    study = load(content, str(path))
+    if trains and study.runs is None:
+        raise UserError(f"{path}: runs: the study trains nothing")
+    return study

@@ -70,6 +70,8 @@ def of_log(path: Path, folder: Path) -> Job | None:
     if not name.endswith(".log"):
         return None
     rule, job_id = first.removeprefix("rule_"), name.removesuffix(".log")
+    if rule.startswith("group_"):  # and the names of its rules
+        rule = rule.split("_")[1]
     run, _, step = "_".join(wildcards).rpartition("_")
     if rule.startswith("train_") and step.isdigit():
         return Job(job_id, rule, run, int(step))

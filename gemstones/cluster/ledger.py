@@ -245,7 +245,7 @@ def _sums(attempts: Sequence[Attempt], planned: float, left: float) -> dict[str,
     else:
         failed = sum(attempt.failed_node_hours for attempt in attempts)
         replayed = sum(attempt.replayed_node_hours for attempt in attempts)
-    bad = ("failed", "node failure", "out of memory", "out of time", "cancelled", "preempted")
+    bad = ("failed", "node failure", "out of memory", "out of time")  # not what someone has stopped
     return {
         "attempts": len(attempts),
         "failed_attempts": sum(attempt.outcome in bad for attempt in attempts),

@@ -134,10 +134,16 @@ def check_budget(study: Study, spent_node_hours: float, remaining_node_hours: fl
     """
     budget, together = study.plan.budget_node_hours, spent_node_hours + remaining_node_hours
     if budget is not None and together > budget:
+        more = together - budget
+        more = math.ceil(more) if more >= 1 else 1.01 * more
         raise UserError(
-            f"plan.budget_node_hours: {spent_node_hours:,.0f} node-hours spent and {remaining_node_hours:,.0f} still planned "
-            f"are {together:,.0f}, of {budget:,.0f}; raise the budget by {math.ceil(together - budget):,}, or plan less under 'runs'"
+            f"plan.budget_node_hours: {_hours(spent_node_hours)} node-hours spent and {_hours(remaining_node_hours)} still planned "
+            f"are {_hours(together)}, of {_hours(budget)}; raise the budget by {_hours(more)}, or plan less under 'runs'"
         )
+
+
+def _hours(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -38,6 +38,8 @@ def restore(source: Path, results: Path) -> list[Path]:
     """
     tar = source.with_suffix(".tar")
     record = read_record(tar)
+    if record["study"] != results.resolve().name:
+        raise UserError(f"{tar}: a run of the study {record['study']}, not of {results.resolve().name}; set --results")
     training = results / "training"
     training.mkdir(parents=True, exist_ok=True)
     home = Home(training / record["run"], record["key"])

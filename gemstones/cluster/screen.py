@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from gemstones.cluster.narrow import narrowed
 from gemstones.cluster.status import STATES, Slurm, status
 from gemstones.study import Study
 
@@ -57,13 +58,13 @@ def show_status(study: Study, results: Path, *, everything: bool, every: float |
             time.sleep(every)
     console = _console()
     if every is None:
-        console.print(status_view(look(), everything))
+        console.print(status_view(look(), console, everything))
         return
     try:
-        with Live(status_view(look(), everything), console=console, auto_refresh=False) as live:
+        with Live(status_view(look(), console, everything), console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(every)
-                live.update(status_view(look(), everything), refresh=True)
+                live.update(status_view(look(), console, everything), refresh=True)
     except KeyboardInterrupt:
         pass
 
@@ -72,20 +73,20 @@ def _console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
-def status_view(state: Mapping[str, Any], everything: bool = False) -> Group:
-    """The table of runs, by phase, and the summary below it."""
+def status_view(state: Mapping[str, Any], console: Console, everything: bool = False) -> Group:
+    """The table of runs, by phase, as wide as the console, and the summary below it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("run", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for name in ("step", "of", "loss", "val.", "s/step", "ETA", "jobs\nleft", "node-h\nspent", "\nleft"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("queue, events", overflow="fold")  # the only one that gives way where it is narrow
+    table.add_column("queue, events", overflow="fold", min_width=16)  # the only one that gives way where it is narrow
     phases: dict[str, list[Mapping[str, Any]]] = {}
     for row in state["runs"]:
         phases.setdefault(row["phase"], []).append(row)
     for rows in phases.values():
         _add_phase(table, rows, everything)
-    return Group(table, *_summary(state))
+    return Group(narrowed(table, console, ("val.", "\nleft", "jobs\nleft", "s/step", "loss")), *_summary(state))
 
 
 def _add_phase(table: Table, rows: Sequence[Mapping[str, Any]], everything: bool) -> None:
@@ -156,16 +157,20 @@ def _summary(state: Mapping[str, Any]) -> list[Text]:
         total += f", budget {hours(found['node_hours_budget'])}"
     lines = [f"{state['study']}: {found['runs']} runs: {runs}", total]
     if found["jobs_running"] is not None and found["jobs_known"]:
-        lines.append(f"Slurm: {found['jobs_running']} jobs running, {found['jobs_queued']} queued")
+        lines.append(f"Slurm: {_count(found['jobs_running'], 'job')} running, {found['jobs_queued']} queued")
     elif found["slurm"] != "ok" and "not found" not in found["slurm"]:
         lines.append(f"Slurm: {found['slurm']}")
     if found["eta_seconds"]:
         lines.append(f"done in {duration(found['eta_seconds'])}, if as many runs go on at a time as now")
     elif found["eta_seconds"] is None:
-        lines.append("nothing is running")
+        lines.append("no run is running")
     if found["events"]:
-        lines.append(f"{found['events']} events, in training/<run>/events.jsonl")
+        lines.append(f"{_count(found['events'], 'event')}, in training/<run>/events.jsonl")
     return [Text(line) for line in lines]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def show_ledger(ledger: Ledger, *, as_json: bool) -> None:
@@ -175,8 +180,10 @@ def show_ledger(ledger: Ledger, *, as_json: bool) -> None:
         return
     console = _console()
     begun = [row for row in ledger.runs if row["attempts"]]
-    console.print(_sums(begun, "run"))
-    console.print(_sums(ledger.phases, "phase"))
+    least = ("lost:\nreplayed", "over-\nhead", "failed", "at-\ntempts", "kept", "of")
+    if begun:
+        console.print(narrowed(_sums(begun, "run"), console, least))
+    console.print(narrowed(_sums(ledger.phases, "phase"), console, least))
     if ledger.source == "metrics":
         print("hours are those that the metrics record: no Slurm job is known")
     elif ledger.source != "sacct":

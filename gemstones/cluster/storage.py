@@ -112,7 +112,7 @@ def read_record(tar: Path) -> dict[str, Any]:
             file = opened.extractfile(first) if first and first.name == RECORD else None
             record: dict[str, Any] = json.loads(file.read() if file else b"")
         [(entry["path"], entry["bytes"], entry["sha256"]) for entry in record["members"]]
-        if not all(re.fullmatch(r"[\w-]+", record[name]) for name in ("run", "key")):
+        if not all(re.fullmatch(r"[\w-]+", record[name]) for name in ("study", "run", "key")):
             raise ValueError
     except FileNotFoundError:
         raise UserError(f"{tar}: not found") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def check_submission(
     Raises
     ------
     UserError
-        If the account's variable is not set, jobs of an earlier Snakemake wait, the queue takes fewer jobs, or
+        If the account's variable is not set, there is no Slurm, its logs go elsewhere, jobs of an earlier Snakemake wait, the queue takes fewer jobs, or
         plan.budget_node_hours does not suffice.
     """
     if account is not None:
@@ -42,10 +43,14 @@ def check_submission(
         if "$" in said or not said.strip():
             name = account.strip("${}")
             raise UserError(f"{name}: not set; say which account is charged, as in `export {name}=abc123`")
-    warnings = []
+        if shutil.which("sbatch") is None:
+            raise UserError("sbatch: not found; this profile submits to Slurm, so start it where jobs are submitted")
     folder = jobs.log_folder(results)
     if logs and logs.resolve() != folder.resolve():
-        warnings.append(f"Without --slurm-logdir {folder}, `gemstones ledger` does not find all jobs.")
+        raise UserError(
+            f"--slurm-logdir: {logs} is not the place of this study; say --slurm-logdir {folder}, by which its jobs are known"
+        )
+    warnings = []
     queue = _queue()
     left = jobs.of_study(queue, results)
     if waiting := [job.job_id for job in left if not job.running]:

@@ -52,9 +52,7 @@ def show_plan(
     UserError
         If an option or the file is at fault, before anything is printed; if the plan is beyond its budget, after it.
     """
-    study = read(path)
-    if study.runs is None:
-        raise UserError(f"{path}: runs: the study trains nothing, so there is nothing to plan")
+    study = read(path, trains=True)
     if queue is not None:
         if queue not in study.plan.queues:
             known = list(study.plan.queues)
@@ -138,6 +136,8 @@ def _table(console: Console, title: str, rows: pd.DataFrame, names: Sequence[str
     from rich import box
     from rich.table import Table
 
+    from gemstones.cluster.narrow import narrowed
+
     notes = rows["note"].notna() if "note" in rows else pd.Series(False, rows.index)
     shown = [name for name in names if rows[name].notna().any()]
     table = Table(
@@ -147,7 +147,18 @@ def _table(console: Console, title: str, rows: pd.DataFrame, names: Sequence[str
         table.add_column(HEADS[name], justify="left" if name in ("run", "shape", "phase", "queue", "plan") else "right")
     for _, row in rows.iterrows():
         table.add_row(*(_cell(name, row) for name in shown))
-    console.print(table)
+    least = (
+        "flops",
+        "gpu_hours",
+        "memory_bytes",
+        "walltime_minutes",
+        "job_days",
+        "longest_chain_days",
+        "checkpoint_bytes",
+        "mfu",
+        "hours",
+    )
+    console.print(narrowed(table, console, [HEADS[name] for name in least]))
     for _, row in rows[notes].iterrows():
         console.print(f"{row[names[0]]}: {row['note']}", style="yellow")
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from gemstones.cli import app
@@ -324,4 +325,4 @@ def test_durations_are_short(seconds, text):
 
 
 def test_a_view_is_made_of_any_state(tiny, results):
-    assert status_view(status(tiny, results)).renderables
+    assert status_view(status(tiny, results), Console(width=80)).renderables

@@ -251,7 +251,7 @@ def test_a_damaged_archive_restores_nothing(results: Path, target: Path) -> None
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", f"{RUN}/../../outside", "17x2/steps/1.json", "link"])
 def test_members_outside_of_the_run_are_refused(results: Path, target: Path, name: str) -> None:
-    record = {"run": RUN, "key": KEY, "members": [{"path": name, "bytes": 1, "sha256": "0"}]}
+    record = {"study": results.name, "run": RUN, "key": KEY, "members": [{"path": name, "bytes": 1, "sha256": "0"}]}
     text = json.dumps(record).encode()
     target.parent.mkdir(parents=True)
     with tarfile.open(target.with_suffix(".tar"), "w") as tar:
@@ -265,6 +265,14 @@ def test_members_outside_of_the_run_are_refused(results: Path, target: Path, nam
     with pytest.raises(UserError, match="nothing is restored"):
         restore(target, results)
     assert content(results.parent.parent) == before
+
+
+def test_a_run_of_another_study_is_refused(results: Path, target: Path) -> None:
+    archived(results, target)
+    other = results.parent / "other"
+    with pytest.raises(UserError, match=f"a run of the study {results.name}, not of other"):
+        restore(target, other)
+    assert not other.exists()
 
 
 def study(tmp_path: Path, **changes: object) -> Study:

@@ -39,6 +39,7 @@ def test_an_account_that_is_not_set_is_named(frontier: Study, tmp_path: Path, mo
         with pytest.raises(UserError, match=r"^GEMSTONES_ACCOUNT: not set; .*export GEMSTONES_ACCOUNT=abc123"):
             check(frontier, tmp_path, account="$GEMSTONES_ACCOUNT")
     monkeypatch.setenv("GEMSTONES_ACCOUNT", "abc123")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     assert check(frontier, tmp_path, account="$GEMSTONES_ACCOUNT") == []
     assert check(frontier, tmp_path, account="abc123") == []
 
@@ -79,7 +80,7 @@ def test_the_budget_holds_for_what_is_spent_and_what_these_jobs_take(frontier: S
     # A first segment alone takes little.
     first = [segment for segment in segments(frontier) if segment.run.name == "256x23"][:1]
     assert check(with_budget(16), results, training=first) == []
-    with pytest.raises(UserError, match="0 node-hours spent and 16 still planned"):
+    with pytest.raises(UserError, match=r"0 node-hours spent and 15\.6 still planned"):
         check(with_budget(15), results, training=first)
     # What has been trained is not planned any more, wherever jobs ended.
     metrics = results / "training/3072x12/metrics/0123.jsonl"
@@ -90,7 +91,14 @@ def test_the_budget_holds_for_what_is_spent_and_what_these_jobs_take(frontier: S
 
 
 @pytest.mark.usefixtures("queue")
-def test_logs_elsewhere_are_missed_by_the_ledger(frontier: Study, tmp_path: Path) -> None:
-    (warning,) = check(frontier, tmp_path, logs=tmp_path / "other")
-    assert f"--slurm-logdir {tmp_path}/logs/slurm" in warning
+def test_logs_are_where_the_ledger_looks_for_them(frontier: Study, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"--slurm-logdir: .* say --slurm-logdir {tmp_path}/logs/slurm, "):
+        check(frontier, tmp_path, logs=tmp_path / "other")
     assert check(frontier, tmp_path, logs=tmp_path / "logs/slurm") == []
+
+
+@pytest.mark.usefixtures("queue")
+def test_a_machine_without_slurm_is_told(frontier: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(UserError, match="sbatch: not found"):
+        check(frontier, tmp_path, account="abc123")
