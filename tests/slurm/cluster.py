@@ -72,6 +72,8 @@ def start(until_tests_end: bool = False) -> None:
         except subprocess.CalledProcessError as error:
             said = (error.stderr or error.stdout or "").strip().splitlines()
             raise Unavailable(f"{' '.join(map(str, error.cmd))}: {said[-1] if said else error}") from None
+        except OSError as error:
+            raise Unavailable(f"{error.filename or 'the system'}: {error.strerror}") from None
         except subprocess.TimeoutExpired as error:
             raise Unavailable(f"{' '.join(error.cmd)}: took more than {error.timeout:.0f} seconds") from None
 

@@ -33,6 +33,8 @@ from tests.slurm import cluster
 CHANGES = Path(__file__).parent / "study.yaml"
 # Of whole segments; a fault strikes as soon as its run's metrics have this step.
 STEP = 80
+# Seconds, for what takes a minute or two.
+LONGEST = 900
 # An attempt that needs more memory than it asked for; all other attempts get whole nodes.
 TOO_LITTLE = "mem_mb: '150 if attempt == 1 else 0'"
 
@@ -265,7 +267,7 @@ def suffer(project: Project, *targets: str, step: int = STEP) -> dict[str, str]:
     first = project.start(*targets)
     threads.append(strike(project, run, lambda *_: interrupt(first), half + step // 2, str(interrupt.__doc__)))
     wait_for(threads, first, project)
-    first.wait()  # which cancels its jobs
+    first.wait(LONGEST)  # which cancels its jobs
     second = project.start(*targets)
     wait_for([strike(project, run, freeze, half + 3 * step // 2)], second, project)
     second.kill()
@@ -275,20 +277,23 @@ def suffer(project: Project, *targets: str, step: int = STEP) -> dict[str, str]:
     snakemake(project.folder, "--unlock", "--configfile", "config/study.yaml")
     third = project.start(*targets)
     log = project.folder / "results" / project.config["study"] / f"logs/training/{run}"
+    end = time.monotonic() + LONGEST
     while not any("telling it to save and stop" in path.read_text() for path in log.glob("*.log")):
-        assert third.poll() is None, f"ended early: {project.folder / 'snakemake.log'}"
+        assert third.poll() is None
+        assert time.monotonic() < end, f"ended early: {project.folder / 'snakemake.log'}"
         time.sleep(0.1)
     send(project, run, signal.SIGCONT)
-    assert third.wait() == 0, project.folder / "snakemake.log"
+    assert third.wait(LONGEST) == 0, project.folder / "snakemake.log"
     return told
 
 
 def wait_for(threads: list[threading.Thread], process: subprocess.Popen[str], project: Project) -> None:
+    end = time.monotonic() + LONGEST
     for thread in threads:
         while thread.is_alive():
             thread.join(0.1)
-            over = process.poll() is not None and thread.is_alive()
-            assert not over, f"ended early: {project.folder / 'snakemake.log'}"
+            over = process.poll() is not None or time.monotonic() > end
+            assert not (over and thread.is_alive()), f"ended early: {project.folder / 'snakemake.log'}"
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def test_a_job_ends_before_its_walltime_and_one_that_cannot_go_on_costs_seconds(
         config.pop(section)
     project = faults.make(tmp_path / "slurm", config)
     process = project.start("train", retries=3)
-    assert process.wait() != 0  # for the ablation
+    assert process.wait(faults.LONGEST) != 0  # for the ablation
     # Planned as one job; each saved by itself, half a minute before Slurm would have ended it, and no step was lost.
     manifest = json.loads((project.training / f"16x1/steps/{steps}.json").read_text())
     assert manifest["step"] == steps
@@ -79,7 +79,9 @@ def test_srun_starts_processes_on_several_nodes(tmp_path: Path, finished: Path) 
     config["plan"] |= {"gpus_per_node": 2, "throughput": {"48x2": {"nodes": 2, "seconds_per_step": 1.0}}}
     config["training"] |= {"strategy": "axonn(1,1,2)"}
     project = faults.make(tmp_path / "slurm", config)
-    assert project.start("results/tiny/training/48x2/steps/20.json").wait() == 0, project.folder / "snakemake.log"
+    assert project.start("results/tiny/training/48x2/steps/20.json").wait(faults.LONGEST) == 0, (
+        project.folder / "snakemake.log"
+    )
     (start,) = project.rows("48x2", "start")
     assert (start["num_nodes"], start["gpus"], start["slurm_job_id"]) == (2, 4, project.states("48x2")[0].split()[0])
     alone = faults.Project(finished, config).losses("48x2")
@@ -92,7 +94,7 @@ def test_the_profile_for_any_cluster_trains_as_well(tmp_path: Path, finished: Pa
     config = yaml.safe_load(TINY.read_text())
     project = faults.make(tmp_path / "slurm", config)
     target = "results/tiny/training/48x2/steps/20.json"
-    assert project.start(target, profile="profiles/slurm").wait() == 0, project.folder / "snakemake.log"
+    assert project.start(target, profile="profiles/slurm").wait(faults.LONGEST) == 0, project.folder / "snakemake.log"
     manifests = [json.loads((folder / target).read_text()) for folder in (project.folder, finished)]
     assert manifests[0]["checkpoint"]["sha256"] == manifests[1]["checkpoint"]["sha256"]
     assert [state.split()[1] for state in project.states("48x2")] == ["COMPLETED"]
