@@ -54,8 +54,7 @@ localrules:
     laws,
     prescribe,
     figures,
-    archive,
-    archive_run,  # where the archive is
+    archive,  # where the archive is
     ledger,  # where sacct is
 
 

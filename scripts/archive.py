@@ -1,9 +1,10 @@
-"""Archive a run that has ended."""
+"""Archive what has been trained."""
 
 from pathlib import Path
 
 from gemstones import logs
-from gemstones.cluster.storage import archive
+from gemstones.cluster.storage import archive_all
+from gemstones.study import load
 
 logs.start(snakemake)
-archive(Path(snakemake.params.manifest), Path(snakemake.output.record), snakemake.config["study"])
+archive_all(load(snakemake.config), Path(snakemake.params.training), Path(snakemake.params.archive))

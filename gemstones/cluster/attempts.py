@@ -144,23 +144,28 @@ def slurm_attempts(
         end = None if begun is None else begun + account.elapsed_seconds
         run = job.run or job.rule or "unknown"
         if not own or begun is None or end is None:
-            outcome = {"COMPLETED": "finished", "RUNNING": "running", "FAILED": "failed", "PENDING": "queued"}
+            words = {"COMPLETED": "finished", "RUNNING": "running", "FAILED": "failed", "PENDING": "queued"}
             found.append(
                 Attempt(
                     run, phases.get(run, "other"), job.job_id, job.step, account.state,
-                    FINAL.get(account.state) or outcome.get(account.state, account.state.lower()), begun, account.ended,
+                    FINAL.get(account.state) or words.get(account.state, account.state.lower()), begun, account.ended,
                     account.elapsed_seconds, account.nodes, account.nodes * gpus_per_node,
                 )
             )  # fmt: skip
             continue
-        cuts = [begun, *(min(max(part.time or begun, begun), end) for part in own[1:]), end]
+        # A job that was put back into the queue waited there, before its second part.
+        waited = max((account.ended or end) - end, 0.0)
+        cuts = [begun, *(min(max((part.time or begun) - waited, begun), end) for part in own[1:]), end]
         for part, (first, last) in zip(own, pairwise(cuts), strict=True):
             final = part is own[-1]
+            moved, after = waited if part is not own[0] else 0.0, following.get(id(part))
+            put_back = waited > 1 and not final
+            outcome = _ended(part, after) if put_back else _outcome(account.state, part, after, final, stopped)
             found.append(
                 Attempt(
                     part.run, phases.get(part.run, "other"), job.job_id, job.step if part.run == job.run else None,
-                    account.state, _outcome(account.state, part, following.get(id(part)), final, stopped), first,
-                    account.ended if final else last, last - first, account.nodes, part.gpus, part,
+                    account.state, outcome, first + moved, account.ended if final else last + moved, last - first,
+                    account.nodes, part.gpus, part,
                 )
             )  # fmt: skip
     return found

@@ -155,12 +155,13 @@ def _time(text: str) -> float | None:
     return float(text) if text else None
 
 
-def of_study(queue: Iterable[slurm.Queued], study: Path) -> list[slurm.Queued]:
-    """The study's own of a user's jobs that wait or run, by the paths of their logs.
+def of_study(queue: Iterable[slurm.Queued], study: Path) -> list[tuple[slurm.Queued, Job | None]]:
+    """The study's own of a user's jobs that wait or run, by the paths of their logs, and what they do.
 
     Parameters
     ----------
     study : `results/<study>`.
     """
     folder = log_folder(study).resolve()
-    return [job for job in queue if Path(job.log).resolve().is_relative_to(folder)]
+    found = [(job, Path(job.log).resolve()) for job in queue]
+    return [(job, of_log(path, folder)) for job, path in found if path.is_relative_to(folder)]

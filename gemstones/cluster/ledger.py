@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -97,14 +96,17 @@ def node_hours(study: Study, results: str | Path, targets: Mapping[str, int]) ->
     """
     folder, runs, looks = _look(study, results)
     found = jobs.known(folder, {look.job_id: name for name, look in looks.items() if look.job_id})
-    with suppress(slurm.Unavailable):
+    try:
         found = jobs.update(folder, found)
+    except slurm.Unavailable as reason:
+        if found:
+            log.warning("%s; node-hours spent are those that are remembered", reason)
     trained = hours.trained_by(segments(study))
     spent = sum(hours.spent(study, runs, found, looks, trained).values())
     left = (
         hours.planned(study, run, trained, looks[run.name].step, targets[run.name])
         for run in runs
-        if run.name in targets
+        if run.name in targets and not looks[run.name].stopped
     )
     return spent, sum(left)
 

@@ -38,8 +38,9 @@ def restore(source: Path, results: Path) -> list[Path]:
     """
     tar = source.with_suffix(".tar")
     record = read_record(tar)
-    if record["study"] != results.resolve().name:
-        raise UserError(f"{tar}: a run of the study {record['study']}, not of {results.resolve().name}; set --results")
+    study = Path(os.path.abspath(results)).name  # which may be a link to a folder of another name
+    if record["study"] != study:
+        raise UserError(f"{tar}: a run of the study {record['study']}, not of {study}; set --results")
     training = results / "training"
     training.mkdir(parents=True, exist_ok=True)
     home = Home(training / record["run"], record["key"])

@@ -180,7 +180,7 @@ def show_ledger(ledger: Ledger, *, as_json: bool) -> None:
         return
     console = _console()
     begun = [row for row in ledger.runs if row["attempts"]]
-    least = ("lost:\nreplayed", "over-\nhead", "failed", "at-\ntempts", "kept", "of")
+    least = ("lost:\nreplayed", "lost:\nfailed", "over-\nhead", "failed", "at-\ntempts", "kept", "of")
     if begun:
         console.print(narrowed(_sums(begun, "run"), console, least))
     console.print(narrowed(_sums(ledger.phases, "phase"), console, least))
@@ -195,7 +195,7 @@ def _sums(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
     table.add_column(name, no_wrap=True)
     heads = ("step", "of") if name == "run" else ("runs", "done")
     columns = (
-        *heads, "at-\ntempts", "failed", "node-h\nplanned", "spent", "kept", "lost:\nreplayed", "failed", "over-\nhead",
+        *heads, "at-\ntempts", "failed", "node-h\nplanned", "spent", "kept", "lost:\nreplayed", "lost:\nfailed", "over-\nhead",
         "left", "effi-\nciency",
     )  # fmt: skip
     for column in columns:

@@ -23,6 +23,8 @@ from typing import IO, Any
 
 from gemstones import __version__, files
 from gemstones.errors import UserError
+from gemstones.study import Study
+from gemstones.suite.runs import all_runs
 from gemstones.training import checkpoint
 from gemstones.training.home import Home
 
@@ -52,7 +54,7 @@ def archive(manifest: Path, target: Path, study: str) -> None:
 
     Parameters
     ----------
-    manifest : of the run's last job, `<training>/<run>/steps/<step>.json`; its recipe and corpus are archived.
+    manifest : of one of the run's jobs, `<training>/<run>/steps/<step>.json`; its recipe and corpus are archived.
     target : `<run>.json` in the folder of the archive; the tar is beside it.
 
     Raises
@@ -98,6 +100,31 @@ def archive(manifest: Path, target: Path, study: str) -> None:
     files.write_json(record, target)
 
 
+def archive_all(study: Study, training: Path, folder: Path) -> None:
+    """Archive all that has been trained, as far as it has got; what fails keeps nothing else from being archived.
+
+    Parameters
+    ----------
+    training : `results/<study>/training`.
+    folder : of the study's archives.
+
+    Raises
+    ------
+    UserError
+        With a line for every run that cannot be archived.
+    """
+    faults = []
+    for run in all_runs(study):
+        manifests = sorted((training / run.name / "steps").glob("*.json"), key=lambda path: path.stat().st_mtime)
+        try:
+            if manifests:
+                archive(manifests[-1], folder / f"{run.name}.json", study.study)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n".join(faults))
+
+
 def read_record(tar: Path) -> dict[str, Any]:
     """What an archive holds, from its beginning alone.
 
@@ -127,7 +154,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text())
         content["run"], content["key"], content["step"], content["checkpoint"]
     except FileNotFoundError:
-        raise UserError(f"{path}: not found; only a run that has ended is archived") from None
+        raise UserError(f"{path}: not found; only what has been trained is archived") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: not a manifest of a training job") from None
     return content

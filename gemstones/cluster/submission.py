@@ -30,7 +30,7 @@ def check_submission(
     account : as the profile names it, with variables of the environment; None if it names none.
     most_jobs : that will be in the queue at the same time.
     training : the training jobs among those to be submitted.
-    logs : Slurm's logs.
+    logs : Slurm's logs; None where it is another kind of cluster.
 
     Raises
     ------
@@ -43,8 +43,8 @@ def check_submission(
         if "$" in said or not said.strip():
             name = account.strip("${}")
             raise UserError(f"{name}: not set; say which account is charged, as in `export {name}=abc123`")
-        if shutil.which("sbatch") is None:
-            raise UserError("sbatch: not found; this profile submits to Slurm, so start it where jobs are submitted")
+    if logs and shutil.which("sbatch") is None:
+        raise UserError("sbatch: not found; this profile submits to Slurm, so start it where jobs are submitted")
     folder = jobs.log_folder(results)
     if logs and logs.resolve() != folder.resolve():
         raise UserError(
@@ -53,17 +53,18 @@ def check_submission(
     warnings = []
     queue = _queue()
     left = jobs.of_study(queue, results)
-    if waiting := [job.job_id for job in left if not job.running]:
+    training_now = [job for job, what in left if job.running and what and what.rule.startswith("train_")]
+    if others := [job.job_id for job, _ in left if job not in training_now]:
         raise UserError(
-            f"{len(waiting)} jobs of an earlier Snakemake wait in the queue, and would do again what is submitted now; end them "
-            f"and start again: scancel {' '.join(waiting)}"
+            f"{len(others)} jobs of an earlier Snakemake are still there, and would do again what is submitted now; end them "
+            f"and start again: scancel {' '.join(others)}"
         )
-    if left:
+    if training_now:
         warnings.append(
-            f"{len(left)} jobs of an earlier Snakemake are still at work; one that trains saves and stops when another takes it "
-            f"over. To end all of them now: scancel {' '.join(job.job_id for job in left)}"
+            f"{len(training_now)} training jobs of an earlier Snakemake are still at work; each saves and stops when another "
+            f"takes it over. To end all of them now: scancel {' '.join(job.job_id for job in training_now)}"
         )
-    _check_room(study, most_jobs, len(queue))
+    _check_room(study, most_jobs, len(queue) - len(left))
     if study.plan.budget_node_hours:
         # Here, since they read the metrics of all runs, and need pandas.
         from gemstones.cluster.ledger import node_hours
@@ -88,6 +89,6 @@ def _check_room(study: Study, most_jobs: int, there: int) -> None:
     most = study.plan.queues[study.plan.queue].queued if study.plan.queue else None
     if most and most_jobs + there > most:
         raise UserError(
-            f"--jobs: {most_jobs} jobs, and {there} that are in the queue already, are more than '{study.plan.queue}' takes of one "
+            f"--jobs: {most_jobs} jobs, and {there} others of yours in the queue, are more than '{study.plan.queue}' takes of one "
             f"user, {most} (plan.queues); " + (f"choose at most {most - there}" if there < most else "wait for those")
         )

@@ -136,7 +136,10 @@ def available(folder: Path) -> list[Checkpoint]:
         if checkpoint is None:
             log.warning("%s: the checkpoint's sidecar is damaged; leaving the checkpoint out", sidecar)
             continue
-        size = checkpoint.path.stat().st_size if checkpoint.path.is_file() else 0
+        try:
+            size = checkpoint.path.stat().st_size
+        except FileNotFoundError:
+            size = 0
         if size == checkpoint.bytes:
             found.append(checkpoint)
         else:

@@ -13,6 +13,7 @@ This module imports neither torch nor the model, so that a job with nothing to d
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -97,9 +98,8 @@ def train(
             _reach(run, run.steps, (), data, folder, written, parents, settings, deadline)
         _reach(job.run, until, job.checkpoints, data, folder, output, parents, settings, deadline)
     finally:
-        if processes() > 1:
-            from gemstones.training import parallel
-
+        # What ended before they met has not loaded it.
+        if parallel := sys.modules.get("gemstones.training.parallel"):
             parallel.disconnect()
 
 

@@ -100,8 +100,12 @@ def test_a_purged_study_comes_back_from_its_archive(project, tmp_path):
     milestones = {path: path.read_bytes() for path in training.rglob("*.pt")}
     assert milestones
     assert milestones.items() <= checkpoints.items()
-    shown = snakemake(project, "-n", "all", "archive", *settings)
+    shown = snakemake(project, "-n", "all", *settings)
     assert "Nothing to be done" in shown.stdout + shown.stderr
+    # Again, with nothing new.
+    before = {path: path.stat().st_mtime_ns for path in (archive / "tiny").glob("*.tar")}
+    snakemake(project, "-c2", "archive", *settings)
+    assert {path: path.stat().st_mtime_ns for path in (archive / "tiny").glob("*.tar")} == before
 
 
 def test_two_processes_under_axonn_give_the_same_losses(project, finished):

@@ -273,7 +273,10 @@ def suffer(project: Project, *targets: str, step: int = STEP) -> dict[str, str]:
     second.kill()
     second.wait()
     # As the third one would say: those that wait are ended first.
-    slurm("scancel", "--user=root", "--state=PENDING")
+    lines = slurm("squeue", "--noheader", "--states", "PENDING", "--format", "%i %Z").splitlines()
+    for job, place in (line.split(" ", 1) for line in lines):
+        if place == str(project.folder.resolve()):
+            slurm("scancel", job)
     snakemake(project.folder, "--unlock", "--configfile", "config/study.yaml")
     third = project.start(*targets)
     log = project.folder / "results" / project.config["study"] / f"logs/training/{run}"

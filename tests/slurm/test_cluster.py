@@ -7,7 +7,7 @@ import pytest
 
 from tests.slurm import cluster, faults
 
-pytestmark = pytest.mark.usefixtures("slurm")
+pytestmark = [pytest.mark.usefixtures("slurm"), pytest.mark.xdist_group("slurm")]
 
 
 def submit(*options: str) -> str:

@@ -12,6 +12,9 @@ import yaml
 from tests.conftest import ROOT, TINY, snakemake
 from tests.slurm import faults
 
+# They share the nodes.
+pytestmark = pytest.mark.xdist_group("slurm")
+
 
 @pytest.mark.usefixtures("slurm")
 def test_whatever_happens_to_jobs_losses_are_those_of_a_local_run(tmp_path: Path) -> None:

@@ -24,9 +24,6 @@ try:
 except UserError as error:
     sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
 
-# Some jobs train several.
-RUNS = dict.fromkeys(run.name for segment in JOBS.values() for run in (*segment.before, segment.run))
-
 # From here on, rules see checked values with defaults.
 config.update(study.model_dump(mode="json"))
 
@@ -77,7 +74,8 @@ def look_before_start():
                 account=getattr(resources.default_resources.get("slurm_account"), "raw", None),
                 most_jobs=min(resources.nodes or len(submitted), len(submitted)),
                 training=trained,
-                logs=getattr(settings, "logdir", None),
+                # Of Slurm's executor, with its default.
+                logs=Path(settings.logdir or ".snakemake/slurm_logs") if hasattr(settings, "logdir") else None,
             )
         except UserError as error:
             sys.exit(f"error: {error}")
@@ -135,20 +133,10 @@ def last_manifests(wildcards):
     return manifests({run: (run, stop) for run, stop in JOBS}.values())
 
 
-def trained_steps(run):
-    """Steps at which a run has manifests: what there is, whatever is planned."""
-    return sorted(int(path.stem) for path in Path(RESULTS, "training", run, "steps").glob("[0-9]*.json"))
-
-
-def last_manifest_of_run(wildcards):
-    steps = trained_steps(wildcards.run) or sys.exit(f"error: {wildcards.run}: nothing of it has been trained yet")
-    return f"{RESULTS}/training/{wildcards.run}/steps/{steps[-1]}.json"
-
-
-def archives(wildcards):
+def archive_or_exit(wildcards):
     if not ARCHIVE:
         sys.exit("error: storage.archive: not set; name the folder for archives, such as one that is never purged")
-    return [f"{ARCHIVE}/{run}.json" for run in RUNS if trained_steps(run)]
+    return str(ARCHIVE)
 
 
 def ledger_files(wildcards):

@@ -1,30 +1,18 @@
 """Storage: archives of runs, for when the facility purges.
 
-training/<run>/ → <storage.archive>/<study>/<run>.json, and the tar that it describes, undeclared: Snakemake deletes declared
-outputs before it makes them anew. `gemstones restore` gets a run back.
+training/<run>/ → <storage.archive>/<study>/<run>.{tar,json}, undeclared: only what is in the folders says what is new.
+`gemstones restore` gets a run back.
 """
 
 
-rule archive_run:
-    """A run's milestone checkpoints, metrics and manifests, as far as it has got; nothing is written if nothing is new.
-
-    Manifests are no inputs, or archiving would train.
-    """
-    output:
-        record=f"{ARCHIVE}/{{run}}.json",
+rule archive:
+    """All that has been trained, as far as it has got, in the folder that storage.archive names; trains nothing."""
     log:
-        "<results>/logs/storage/{run}.log",
-    wildcard_constraints:
-        run=one_of(RUNS),
+        "<results>/logs/archive.log",
     conda:
         "../../envs/training.yaml"
     params:
-        manifest=last_manifest_of_run,
+        archive=archive_or_exit,
+        training=f"{RESULTS}/training",
     script:
         "../../scripts/archive.py"
-
-
-rule archive:
-    """Archives of all that has been trained, in the folder that storage.archive names."""
-    input:
-        archives,

@@ -181,6 +181,27 @@ def test_a_job_that_trains_several_runs_is_shared_among_them(tiny, tmp_path, fac
     assert node_hours(tiny, tmp_path / "results", {})[0] == pytest.approx(500 * 4 / 3600)
 
 
+def test_a_job_that_was_put_back_did_its_steps_when_it_ran(tiny, tmp_path, facility):
+    """Not while it waited in between; and what it had not saved is lost."""
+    path = tmp_path / "results/tiny/training/48x2/metrics/k.jsonl"
+    path.parent.mkdir(parents=True)
+    rows = []
+    for began in (1000.0, 9000.0):
+        rows += [{"kind": "start", "step": 0, "time": began, "slurm_job_id": "7", "num_nodes": 1}]
+        rows += [{"kind": "train", "step": step, "seconds": 45.0} for step in range(1, 21)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    submit(tmp_path / "results", "rule_train_main/48x2_20/7.log")
+    facility.account("7|REQUEUED|1000|1|1|1000|2000|0:0", "7|COMPLETED|1000|1|1|9000|10000|0:0")
+    found = account_for(tiny, tmp_path / "results")
+    assert [(each.outcome, each.start, each.elapsed_seconds) for each in found.attempts] == [
+        ("failed", 1000, 1000), ("finished", 9000, 1000),
+    ]  # fmt: skip
+    run = next(row for row in found.runs if row["run"] == "48x2")
+    assert run["kept_node_hours"] == pytest.approx(20 * 45 / 3600)
+    assert run["replayed_node_hours"] == pytest.approx(20 * 45 / 3600)
+    assert run["efficiency"] == pytest.approx(0.45)
+
+
 def test_torn_lines_are_left_out(small, trained, tmp_path):
     results = copy(trained, tmp_path / "results")
     (path,) = results.rglob("metrics/*.jsonl")

@@ -16,6 +16,7 @@ from gemstones.suite.runs import segments
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> list[Queued]:
     """The user's jobs, as Slurm would say."""
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     jobs: list[Queued] = []
     monkeypatch.setattr(slurm, "queue", lambda: jobs)
     return jobs
@@ -39,7 +40,6 @@ def test_an_account_that_is_not_set_is_named(frontier: Study, tmp_path: Path, mo
         with pytest.raises(UserError, match=r"^GEMSTONES_ACCOUNT: not set; .*export GEMSTONES_ACCOUNT=abc123"):
             check(frontier, tmp_path, account="$GEMSTONES_ACCOUNT")
     monkeypatch.setenv("GEMSTONES_ACCOUNT", "abc123")
-    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     assert check(frontier, tmp_path, account="$GEMSTONES_ACCOUNT") == []
     assert check(frontier, tmp_path, account="abc123") == []
 
@@ -50,7 +50,7 @@ def test_no_more_jobs_than_the_queue_takes(frontier: Study, tmp_path: Path, queu
     ):
         check(frontier, tmp_path, most_jobs=101)
     queue += [queued(str(number), "PENDING", tmp_path / "another") for number in range(30)]
-    with pytest.raises(UserError, match=r"100 jobs, and 30 that are in the queue already, .* choose at most 70$"):
+    with pytest.raises(UserError, match=r"100 jobs, and 30 others of yours in the queue, .* choose at most 70$"):
         check(frontier, tmp_path)
     assert check(frontier, tmp_path, most_jobs=70) == []
 
@@ -60,11 +60,16 @@ def test_jobs_of_an_earlier_snakemake_are_named(frontier: Study, tmp_path: Path,
     (tmp_path / "disk").mkdir()
     results = tmp_path / "results"
     results.symlink_to(tmp_path / "disk")
-    queue += [queued("7", "RUNNING", results / "logs/slurm"), queued("8", "RUNNING", tmp_path / "other/logs/slurm")]
-    (warning,) = check(frontier, results, most_jobs=1)
+    logs = "logs/slurm/rule_train_main/256x23_7155"
+    queue.append(queued("7", "RUNNING", results / logs))
+    (warning,) = check(frontier, results)  # and there is room for a hundred
     assert warning.endswith("scancel 7")
-    queue.append(queued("9", "PENDING", tmp_path / "disk/logs/slurm"))
-    with pytest.raises(UserError, match=r"1 jobs of an earlier Snakemake wait in the queue.*scancel 9$"):
+    queue += [
+        queued("8", "PENDING", tmp_path / "other/logs/slurm/rule_train_main/256x23_7155"),
+        queued("9", "PENDING", tmp_path / "disk" / logs),
+        queued("10", "RUNNING", results / "logs/slurm/rule_data"),  # which nobody takes over
+    ]
+    with pytest.raises(UserError, match=r"2 jobs of an earlier Snakemake are still there.*scancel 9 10$"):
         check(frontier, results, most_jobs=1)
 
 
@@ -101,4 +106,5 @@ def test_logs_are_where_the_ledger_looks_for_them(frontier: Study, tmp_path: Pat
 def test_a_machine_without_slurm_is_told(frontier: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(UserError, match="sbatch: not found"):
-        check(frontier, tmp_path, account="abc123")
+        check(frontier, tmp_path, logs=tmp_path / "logs/slurm")
+    assert check(frontier, tmp_path) == []  # another kind of cluster
