@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
 # Seconds that processes have to end by themselves after one of them has failed.
@@ -37,10 +39,7 @@ def run(number: int, command: Sequence[str]) -> int:
 
     Signals to stop are passed on. If a process fails, or this one is killed, so are all: one alone would wait for ever.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = os.environ | {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared = os.environ | {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     shared.setdefault("OMP_NUM_THREADS", "1")
     started = [
         subprocess.Popen(
@@ -72,6 +71,15 @@ def run(number: int, command: Sequence[str]) -> int:
             process.kill()
             process.wait()
     return failed if failed >= 0 else 128 - failed
+
+
+def _free_port() -> int:
+    """One below those that the system gives to whoever asks, which may be taken before processes have started."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 16_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def again() -> list[str]:

@@ -142,7 +142,7 @@ def test_archives_are_made_only_where_they_are_wanted(fresh, monkeypatch):
     monkeypatch.setenv("ARCHIVE", "/somewhere/else")
     # Nothing is trained for it.
     shown = snakemake(fresh, "-n", "archive", "--configfile", "config/archived.yaml")
-    assert "/somewhere/else/gemstones/frontier" in shown.stdout + shown.stderr
+    assert "rule archive" in shown.stdout + shown.stderr
     assert "train_" not in shown.stdout + shown.stderr
     done = snakemake(fresh, "-n", "archive", "--configfile", "config/tiny.yaml", check=False)
     assert done.returncode != 0

@@ -275,7 +275,7 @@ def test_mixed_precision_trains_too(train: Train, straight: Path, tmp_path: Path
 def test_an_archived_run_goes_on_where_it_was(train: Train, straight: Path, tmp_path: Path) -> None:
     folder = tmp_path / "results/training"
     first = train(folder, 10, make_job(checkpoints=(10,)))
-    archive(first, tmp_path / "archive/32x1.json", "study")
+    archive(first, tmp_path / "archive/32x1.json", "results")
     shutil.rmtree(folder)
     restore(tmp_path / "archive/32x1.json", tmp_path / "results")
     last = train(folder, 20)
