@@ -35,8 +35,8 @@ def check_submission(
     Raises
     ------
     UserError
-        If the account's variable is not set, there is no Slurm, its logs go elsewhere, jobs of an earlier Snakemake wait, the queue takes fewer jobs, or
-        plan.budget_node_hours does not suffice.
+        If the account's variable is not set, there is no Slurm, its logs go elsewhere, jobs of an earlier Snakemake wait or do
+        what nobody takes over, the queue takes fewer jobs, or plan.budget_node_hours does not suffice.
     """
     if account is not None:
         said = os.path.expandvars(account)

@@ -5,17 +5,19 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from gemstones.cli import app
 from gemstones.laws import HuberFit, HullFit, PowerLaw, assess, fit_huber
 from gemstones.study import Bootstrap
 from gemstones.suite import counting
+from tests import commands
+
+run, refused = partial(commands.run, "fit"), partial(commands.refused, "fit")
 
 SHAPES = [(256, 23), (512, 12), (768, 3), (768, 45), (1280, 15), (1024, 28), (2560, 8), (3072, 12)]
 GEMSTONES = Path(sys.executable).with_name("gemstones")
@@ -40,23 +42,6 @@ def losses() -> pd.DataFrame:
 def csv(losses, tmp_path) -> Path:
     losses.to_csv(tmp_path / "losses.csv", index=False)
     return tmp_path / "losses.csv"
-
-
-def run(*arguments, code=0):
-    """Standard output and error of the command."""
-    done = CliRunner().invoke(app, ["fit", *map(str, arguments)])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    assert done.exit_code == code, done.output
-    return done.stdout, done.stderr
-
-
-def refused(*arguments) -> str:
-    """The one line of an error, on which nothing is printed."""
-    out, err = run(*arguments, code=1)
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("error: ")
-    return err.removeprefix("error: ").strip()
 
 
 def written(losses: pd.DataFrame, path: Path) -> Path:

@@ -1,31 +1,17 @@
 """`gemstones plan`: the plan in tables or JSON, or one line that says what is wrong."""
 
 import json
+from functools import partial
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from gemstones.cli import app
+from tests import commands
 from tests.conftest import ROOT, config_of
 
+run, refused = partial(commands.run, "plan"), partial(commands.refused, "plan")
+
 FRONTIER = ROOT / "config/frontier.yaml"
-
-
-def run(*arguments, code=0):
-    """Standard output and error of the command."""
-    done = CliRunner().invoke(app, ["plan", *map(str, arguments)])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    assert done.exit_code == code, done.output
-    return done.stdout, done.stderr
-
-
-def refused(*arguments) -> str:
-    out, err = run(*arguments, code=1)
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("error: ")
-    return err.removeprefix("error: ").strip()
 
 
 @pytest.mark.parametrize("detail", [(), ("--runs",), ("--jobs",)])
