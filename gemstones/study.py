@@ -21,12 +21,14 @@ from pydantic import (
     PlainSerializer,
     StringConstraints,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from gemstones.errors import UserError
 from gemstones.faults import choices, fault_lines
+from gemstones.figures.kinds import KINDS
 
 Covariate = Literal["params", "tokens", "width", "depth"]
 ParamCount = Literal["params", "params_no_input_embedding", "params_no_embeddings"]
@@ -34,21 +36,6 @@ Resource = Literal["flops", "gpu_hours"]
 WandbMode = Literal["offline", "online", "disabled"]
 KeepCheckpoints = Literal["milestones", "anchors", "all"]
 STRATEGIES = ("single", "ddp", "fsdp2", "tp")
-FigureKind = Literal[
-    "shapes",
-    "loss_curves",
-    "approach_1",
-    "approach_3",
-    "residuals",
-    "held_out",
-    "rainbow",
-    "overspend",
-    "overtraining",
-    "lr_ablation",
-    "lr_transfer",
-    "cooldown",
-    "coverage",
-]
 
 
 def _shape_name(name: str) -> str:
@@ -63,6 +50,12 @@ def _row_name(name: str) -> str:
     return name
 
 
+def _figure_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind '{kind}'; {choices(kind, list(KINDS))}")
+    return kind
+
+
 def axonn_split(strategy: str) -> tuple[int, int, int] | None:
     """Rows, columns and depth of `axonn(rows,columns,depth)`; None for other strategies."""
     split = re.fullmatch(r"axonn\(([1-9]\d*), ?([1-9]\d*), ?([1-9]\d*)\)", strategy)
@@ -75,6 +68,7 @@ def _strategy(name: str) -> str:
     return name
 
 
+FigureKind = Annotated[str, AfterValidator(_figure_kind), WithJsonSchema({"enum": list(KINDS)})]
 ShapeName = Annotated[str, AfterValidator(_shape_name)]
 RowName = Annotated[str, AfterValidator(_row_name)]
 Count = Annotated[int, Field(gt=0)]
@@ -577,32 +571,27 @@ class Study(Config):
                 faults.append(f"overspend.step: {self.overspend.step} lies beyond the main run's {main.steps} steps")
         if self.overtraining:
             known("overtraining.fit", self.overtraining.fit, "Approach 3 fit with tokens", on_a_budget)
-        drawable = {
-            "approach_1": hulls,
-            "approach_3": [name for name in huber if name in self.prescriptions.fits],
-            "residuals": huber,
+        drawable: dict[str, tuple[list[str], str]] = {
+            "hull": (hulls, "Approach 1 fit"),
+            "huber": (huber, "Approach 3 fit"),
+            "prescribed": ([name for name in huber if name in self.prescriptions.fits], "fit among prescriptions.fits"),
         }
-        kinds = {
-            "approach_1": "Approach 1 fit",
-            "approach_3": "fit among prescriptions.fits",
-            "residuals": "Approach 3 fit",
-        }
-        needed = {name: name for name in ("overspend", "overtraining")}
-        needed |= {"held_out": "comparisons", "coverage": "simulation"}
         for name, figure in self.figures.items():
+            kind = KINDS[figure.kind]
+            names, what = drawable.get(kind.fits, (list(self.fits), "fit"))
             for fit_name in figure.fits:
-                names = drawable.get(figure.kind, list(self.fits))
-                known(f"figures.{name}.fits", fit_name, kinds.get(figure.kind, "fit"), names)
-            if figure.kind in ("approach_1", "approach_3", "rainbow", "residuals") and not figure.fits:
+                known(f"figures.{name}.fits", fit_name, what, names)
+            if kind.fits != "none" and not figure.fits:
                 faults.append(f"figures.{name}.fits: a figure of kind {figure.kind} draws at least one fit")
             if figure.selection:
                 known(f"figures.{name}.selection", figure.selection, "selection", selections)
             own = figure.kind in ("cooldown", "lr_ablation") and self.losses.sources == ("trained",)
             if (own or figure.kind == "lr_transfer") and not getattr(self.runs, figure.kind, None):
                 faults.append(f"figures.{name}.kind: the figure needs the section 'runs.{figure.kind}'")
-            section = needed.get(figure.kind)
-            if section and not getattr(self, section):
-                faults.append(f"figures.{name}.kind: the figure needs the section '{section}'")
+            if kind.section == "released" and "released" not in self.losses.sources:
+                faults.append(f"figures.{name}.kind: the figure needs 'released' among losses.sources")
+            elif kind.section and kind.section != "released" and not getattr(self, kind.section):
+                faults.append(f"figures.{name}.kind: the figure needs the section '{kind.section}'")
         drawn = {figure.kind for figure in self.figures.values()} - {"coverage"}
         if not self.losses.sources and (
             drawn or self.fits or self.comparisons or self.overspend or not self.simulation

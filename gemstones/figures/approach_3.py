@@ -90,8 +90,9 @@ def prescribed(tables: Tables) -> pd.DataFrame:
                  "tokens_per_param": tokens / params}
             )
         )  # fmt: skip
-    if tables.industry is not None:
-        models = with_budgets(tables.industry)
+    industry = tables.others.get("industry")
+    if industry is not None:
+        models = with_budgets(industry)
         models = models[models["flops"].between(flops[0], flops[-1])]
         parts.append(
             models.assign(

@@ -9,7 +9,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from numpy.typing import NDArray
 
-from gemstones.errors import UserError
 from gemstones.figures.axes import legend_below, scientific
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
@@ -25,9 +24,8 @@ SYMBOLS = {"irreducible_loss": "E", "slope": "slope a", "log_loss_ahead": "loss 
 
 def draw_coverage(tables: Tables) -> Drawing:
     """A panel per scenario, a line per quantity, a dot per method with the coverage's binomial 95 % interval."""
-    if tables.coverage is None or tables.coverage.empty or tables.study.simulation is None:
-        raise UserError("figure of kind 'coverage': no table of coverage; the config needs the section simulation")
-    table = tables.coverage
+    table = tables.needed("coverage")
+    assert tables.study.simulation is not None  # where the table comes from
     scenarios, methods = list(table["scenario"].unique()), list(table["method"].unique())
     # Exponents first, hulls last, otherwise in the order of the table.
     groups = (r"^exponent_", r"^(?!exponent_|hull_)", r"^hull_")

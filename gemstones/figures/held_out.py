@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from gemstones.errors import UserError
 from gemstones.figures.axes import legend_below, log_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
@@ -26,9 +25,7 @@ ON_ALL_ROWS: dict[str, Any] = {"linestyle": "none", "marker": "|", "color": "bla
 
 def draw_held_out(tables: Tables) -> Drawing:
     """A panel per test: mean absolute relative error of each law, by selection; hollow where nothing was fitted again."""
-    if tables.comparison is None:
-        raise UserError("figure of kind 'held_out': it needs the table of compared laws")
-    data = errors(tables.comparison)
+    data = errors(tables.needed("comparison"))
     labels = list(dict.fromkeys(data.sort_values("order", kind="stable")["label"]))
     selections = list(dict.fromkeys(data["selection"]))
     drawn = figure(1.3 + 0.27 * len(labels))

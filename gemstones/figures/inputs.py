@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OPTIONAL = ("overspend", "overtraining", "industry", "comparison", "anomalies", "coverage")
-
 
 @dataclass(frozen=True)
 class Tables:
@@ -30,10 +28,8 @@ class Tables:
     Attributes
     ----------
     losses, shapes : the losses table and the table of shapes (`gemstones.suite.tables.SHAPE_COLUMNS`).
-    laws, prescriptions : by the fit's name, in the order of `figure.fits`.
-    comparison : laws compared on the same rows (:mod:`gemstones.laws.comparison`).
-    coverage : of intervals, in simulated suites (:mod:`gemstones.laws.coverage`).
-    overspend, overtraining, industry, comparison, anomalies, coverage : None where the study has none.
+    laws, resamples, prescriptions : by the fit's name, in the order of `figure.fits`.
+    others : the further tables of the figure's kind (:mod:`gemstones.figures.kinds`), by name.
     """
 
     study: Study
@@ -41,13 +37,22 @@ class Tables:
     losses: pd.DataFrame
     shapes: pd.DataFrame
     laws: Mapping[str, HuberFit | HullFit] = field(default_factory=dict)
+    resamples: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     prescriptions: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    overspend: pd.DataFrame | None = None
-    overtraining: pd.DataFrame | None = None
-    industry: pd.DataFrame | None = None
-    comparison: pd.DataFrame | None = None
-    anomalies: pd.DataFrame | None = None
-    coverage: pd.DataFrame | None = None
+    others: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    def needed(self, name: str) -> pd.DataFrame:
+        """One of the others.
+
+        Raises
+        ------
+        UserError
+            If it is not there, or empty.
+        """
+        table = self.others.get(name)
+        if table is None or table.empty:
+            raise UserError(f"figure of kind '{self.figure.kind}': the table '{name}' is not there, or empty")
+        return table
 
     def rows(self, selection: str | None = None) -> pd.DataFrame:
         """Losses of a selection, by default the figure's own; without one, all runs on the main validation set."""
@@ -93,9 +98,8 @@ def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any
 
     Parameters
     ----------
-    inputs : has the path `shapes` and lists of paths, each of which may be absent or empty: `losses`, `laws` and
-        `prescriptions` (files are named after fits), `costs` (overspend.parquet, overtraining.parquet) and `others`
-        (industry.csv, comparison.csv, anomalies.csv, coverage.csv).
+    inputs : has the path `shapes` and lists of paths, each of which may be absent or empty: `losses`; `laws`, `resamples`
+        and `prescriptions`, whose files are named after fits; `others`, whose files are named after tables.
     figure : the figure's row of the config.
     config : the study's config.
     """
@@ -103,7 +107,6 @@ def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any
     from gemstones.losses.table import read
 
     row = Figure.model_validate(dict(figure))
-    paths = {path.stem: path for name in ("costs", "others") for path in _paths(inputs, name)}
     return Tables(
         study=load(config),
         figure=row,
@@ -111,7 +114,8 @@ def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any
         shapes=pd.read_csv(inputs.shapes),
         laws=_by_fit(row, {path.stem: read_law(path) for path in _paths(inputs, "laws")}),
         prescriptions=_by_fit(row, {path.stem: pd.read_parquet(path) for path in _paths(inputs, "prescriptions")}),
-        **{name: _read_table(paths[name]) for name in OPTIONAL if name in paths},
+        resamples=_by_fit(row, {path.stem: pd.read_parquet(path) for path in _paths(inputs, "resamples")}),
+        others={path.stem: _read_table(path) for path in _paths(inputs, "others")},
     )
 
 

@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gemstones.errors import UserError
 from gemstones.figures.axes import legend_below
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
@@ -70,10 +69,8 @@ def overspend_rows(tables: Tables) -> pd.DataFrame:
     UserError
         If the study has none.
     """
-    if tables.overspend is None or tables.overspend.empty:
-        raise UserError("figure of kind 'overspend': no table of overspends; the config needs the section overspend")
+    table = tables.needed("overspend")
     params = tables.losses.dropna(subset=["run"]).drop_duplicates("run").set_index("run")["params"]
-    table = tables.overspend
     rows = table.assign(
         shape=shape_names(table),
         params=table["run"].map(params),

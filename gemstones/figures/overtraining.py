@@ -7,7 +7,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from gemstones.errors import UserError
 from gemstones.figures.axes import scientific, spread
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
@@ -23,11 +22,7 @@ COLUMNS = ["fit", "flops", "factor", "tokens", "width", "depth", "params", "toke
 
 def draw_overtraining(tables: Tables) -> Drawing:
     """A panel per budget; budgets beyond the fitted data have a shaded background."""
-    if tables.overtraining is None or tables.overtraining.empty:
-        raise UserError(
-            "figure of kind 'overtraining': no table of overtraining; the config needs the section overtraining"
-        )
-    rows = tables.overtraining.sort_values(["flops", "factor"], ignore_index=True)
+    rows = tables.needed("overtraining").sort_values(["flops", "factor"], ignore_index=True)
     budgets = list(dict.fromkeys(rows["flops"]))
     across = 2 if len(budgets) == 4 else min(3, len(budgets))
     down = -(-len(budgets) // across)
@@ -63,10 +58,11 @@ def draw_overtraining(tables: Tables) -> Drawing:
 def _industry(axes: Axes, tables: Tables, curve: pd.DataFrame) -> pd.DataFrame:
     """Losses of industry models near the panel's as lines with names; gives what was drawn."""
     columns = ["name", "loss_nats_per_token"]
-    if tables.industry is None:
+    industry = tables.others.get("industry")
+    if industry is None:
         return pd.DataFrame(columns=columns)
     low, high = curve["loss"].min() - NEAR, curve["loss"].max() + NEAR
-    models = tables.industry[~tables.industry["name"].isin(NOT_SHOWN)]
+    models = industry[~industry["name"].isin(NOT_SHOWN)]
     models = models[models["loss"].between(low, high)].sort_values("loss")
     for loss in models["loss"]:
         axes.axhline(loss, color=GREY, linewidth=0.7, linestyle=(0, (3, 2)))

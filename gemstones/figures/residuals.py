@@ -70,8 +70,9 @@ def residuals(tables: Tables, name: str, law: HuberFit) -> pd.DataFrame:
     rows = tables.rows(tables.study.fits[name].selection)
     residual = 100 * (np.log(rows["loss"].to_numpy(float)) - np.log(law.predict(rows)))
     spikes = set()
-    if tables.anomalies is not None:
-        found = tables.anomalies[tables.anomalies["kind"] == "spike"]
+    anomalies = tables.others.get("anomalies")
+    if anomalies is not None:
+        found = anomalies[anomalies["kind"] == "spike"]
         spikes = set(found[["suite", "run", "step"]].itertuples(index=False, name=None))
     table = pd.DataFrame(
         {

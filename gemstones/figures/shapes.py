@@ -93,9 +93,10 @@ def shape_points(tables: Tables) -> pd.DataFrame:
     group = np.where(shapes["pinned"], "pinned", np.where(shapes["selected"], "selected", "feasible"))
     points = shapes.rename(columns={"shape": "name"}).assign(group=group)
     parts = [points[["group", "name", "width", "depth", "params", "target"]]]
-    if tables.industry is not None:
+    industry = tables.others.get("industry")
+    if industry is not None:
         columns = ["group", "name", "width", "depth", "params"]
-        parts.append(tables.industry.assign(group="industry")[columns])
+        parts.append(industry.assign(group="industry")[columns])
     order = {name: place for place, name in enumerate(GROUPS)}
     return pd.concat(parts, ignore_index=True).sort_values(
         ["group", "params", "name"],

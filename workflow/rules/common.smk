@@ -10,6 +10,7 @@ from gemstones.cluster.purge import archive_folder, purge_warnings
 from gemstones.cluster.submission import check_submission
 from gemstones.cluster.throughput import speed
 from gemstones.errors import UserError
+from gemstones.figures.kinds import INDUSTRY, KINDS
 from gemstones.study import load
 from gemstones.suite.runs import segments
 
@@ -39,23 +40,6 @@ TRAINING_SETTINGS = study.training.model_dump_json(exclude_defaults=True)
 
 # Of training jobs; without a planned queue, the profile's own.
 PARTITION = {"slurm_partition": study.plan.queue} if study.plan.queue else {}
-
-# Where a figure stands in the report: under the stage whose tables it shows.
-FIGURE_CATEGORIES = {
-    "shapes": "1 Suite",
-    "loss_curves": "2 Losses",
-    "lr_ablation": "2 Losses",
-    "lr_transfer": "2 Losses",
-    "cooldown": "2 Losses",
-    "approach_1": "3 Laws",
-    "rainbow": "3 Laws",
-    "residuals": "3 Laws",
-    "held_out": "3 Laws",
-    "coverage": "3 Laws",
-    "approach_3": "4 Prescriptions",
-    "overspend": "4 Prescriptions",
-    "overtraining": "4 Prescriptions",
-}
 
 
 def look_before_start():
@@ -214,18 +198,15 @@ def overtraining_law(wildcards):
 def figure_inputs(wildcards):
     """The tables that a figure draws: losses and shapes always, the rest by its kind and fits."""
     figure = study.figures[wildcards.figure]
-    prescribed = [fit for fit in figure.fits if fit in study.prescriptions.fits and figure.kind != "residuals"]
-    others = ["<results>/losses/industry.csv"] if "released" in study.losses.sources else []
-    drawn = {"held_out": "laws/comparison", "residuals": "losses/anomalies", "coverage": "laws/coverage"}
-    others += [f"<results>/{drawn[figure.kind]}.csv"] if figure.kind in drawn else []
+    kind = KINDS[figure.kind]
+    prescribed = [fit for fit in figure.fits if kind.prescriptions and fit in study.prescriptions.fits]
+    others = [table for table in kind.tables if table != INDUSTRY or "released" in study.losses.sources]
     return {
         "losses": "<results>/losses/losses.parquet" if study.losses.sources else [],
         "laws": expand("<results>/laws/{fit}.json", fit=figure.fits),
+        "resamples": expand("<results>/laws/{fit}.parquet", fit=figure.fits if kind.resamples else []),
         "prescriptions": expand("<results>/prescriptions/{fit}.parquet", fit=prescribed),
-        "costs": (
-            [f"<results>/prescriptions/{figure.kind}.parquet"] if figure.kind in ("overspend", "overtraining") else []
-        ),
-        "others": others,
+        "others": expand("<results>/{table}", table=others),
         "code": modules(f"figures/{figure.kind}"),
     }
 
@@ -235,4 +216,4 @@ def figure_caption(wildcards):
 
 
 def figure_category(wildcards):
-    return FIGURE_CATEGORIES[study.figures[wildcards.figure].kind]
+    return KINDS[study.figures[wildcards.figure].kind].category

@@ -185,10 +185,12 @@ def small_study(kind: str, fits: list[str]) -> Tables:
         losses=losses,
         laws={name: laws[name] for name in fits},
         prescriptions=prescriptions,
-        overspend=overspend(select(losses, study.selections["all"], "all"), study.overspend.step),
-        comparison=compared(study, losses),
-        coverage=small_coverage(),
-        overtraining=overtraining(
-            laws[study.overtraining.fit], study.overtraining.flops, study.suite, study.overtraining.fit
-        ),
+        others={
+            "overspend": overspend(select(losses, study.selections["all"], "all"), study.overspend.step),
+            "comparison": compared(study, losses),
+            "coverage": small_coverage(),
+            "overtraining": overtraining(
+                laws[study.overtraining.fit], study.overtraining.flops, study.suite, study.overtraining.fit
+            ),
+        },
     )

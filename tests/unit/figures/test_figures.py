@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,13 +21,14 @@ from gemstones.errors import UserError
 from gemstones.figures import draw
 from gemstones.figures.axes import human, log_ticks, scientific, spread
 from gemstones.figures.inputs import Tables, read_tables
+from gemstones.figures.kinds import KINDS
 from gemstones.figures.output import Drawing, save
 from gemstones.figures.style import law_styles, model_styles
 from gemstones.files import write_csv, write_json, write_parquet
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HullFit
 from gemstones.study import Figure as FigureRow
-from gemstones.study import FigureKind, load
+from gemstones.study import load
 
 FITS = {
     "approach_1": ["approach_1_all"],
@@ -35,7 +36,6 @@ FITS = {
     "residuals": ["approach_3_all", "approach_3_all_width_depth"],
     "rainbow": ["approach_1_all", "approach_3_all", "approach_3_late", "approach_3_all_width_depth"],
 }
-KINDS = list(get_args(FigureKind))
 INDUSTRY = pd.DataFrame(
     {
         "name": ["Gemma-2b", "Qwen2-7B", "Qwen2.5-7B"],
@@ -58,7 +58,7 @@ def drawings(tables: dict[str, Tables]) -> dict[str, Drawing]:
     return {kind: draw(tables[kind]) for kind in KINDS}
 
 
-def of_kind(tables: Tables, kind: FigureKind, fits: list[str]) -> Tables:
+def of_kind(tables: Tables, kind: str, fits: list[str]) -> Tables:
     """The same tables for a figure of another kind, with the laws and prescriptions of its fits."""
     return replace(
         tables,
@@ -66,6 +66,10 @@ def of_kind(tables: Tables, kind: FigureKind, fits: list[str]) -> Tables:
         laws={name: tables.laws[name] for name in fits},
         prescriptions={name: tables.prescriptions[name] for name in fits if name in tables.prescriptions},
     )
+
+
+def with_industry(tables: Tables) -> Tables:
+    return replace(tables, others={**tables.others, "industry": INDUSTRY})
 
 
 def visible_texts(figure: Figure) -> Iterator[tuple[str, Bbox]]:
@@ -192,8 +196,7 @@ def test_overspend_is_ordered_by_parameters_and_in_percent(
 ) -> None:
     data = drawings["overspend"].data
     assert data["params"].is_monotonic_increasing
-    table = tables["overspend"].overspend
-    assert table is not None
+    table = tables["overspend"].others["overspend"]
     assert data["overspend_percent"].max() == pytest.approx(100 * table["overspend_interpolated"].max())
     labels = [label.get_text() for label in drawings["overspend"].figure.axes[0].get_yticklabels()]
     assert labels == list(dict.fromkeys(data["shape"]))
@@ -325,7 +328,7 @@ def test_spikes_are_ringed(tables: dict[str, Tables]) -> None:
             "kind": ["spike", "spike", "throughput", "spike"],
         }
     )
-    drawing = draw(replace(tables["residuals"], anomalies=anomalies))
+    drawing = draw(replace(tables["residuals"], others={"anomalies": anomalies}))
     flagged = drawing.data[drawing.data["flagged"]]
     assert set(zip(flagged["run"], flagged["step"], strict=True)) == {("64x3", 90), ("96x2", 135)}
     for axes in drawing.figure.axes:
@@ -335,8 +338,7 @@ def test_spikes_are_ringed(tables: dict[str, Tables]) -> None:
 
 
 def test_held_out_errors_are_the_tables_in_percent(drawings: dict[str, Drawing], tables: dict[str, Tables]) -> None:
-    drawing, table = drawings["held_out"], tables["held_out"].comparison
-    assert table is not None
+    drawing, table = drawings["held_out"], tables["held_out"].others["comparison"]
     names = ["leave_one_run_out", "small_to_large", "short_to_long"]
     for name, axes in zip(names, drawing.figure.axes, strict=True):
         of_test = drawing.data[drawing.data["test"] == name]
@@ -354,11 +356,11 @@ def test_held_out_errors_are_the_tables_in_percent(drawings: dict[str, Drawing],
 
 
 def test_industry_models_are_drawn_where_given(tables: dict[str, Tables]) -> None:
-    shapes = draw(replace(tables["shapes"], industry=INDUSTRY))
+    shapes = draw(replace(tables["shapes"], others={"industry": INDUSTRY}))
     assert set(shapes.data.loc[shapes.data["group"] == "industry", "name"]) == set(INDUSTRY["name"])
     labels = [text.get_text() for text in shapes.figure.legends[0].get_texts()]
     assert "2  Qwen2-7B,\n     Qwen2.5-7B" in labels
-    overtraining = draw(replace(tables["overtraining"], industry=INDUSTRY))
+    overtraining = draw(with_industry(tables["overtraining"]))
     (shown,) = overtraining.tables.values()
     assert set(shown["name"]) <= set(INDUSTRY["name"])
 
@@ -380,22 +382,20 @@ def test_tables_are_read_by_the_names_of_their_files(tables: dict[str, Tables], 
         write_json(law.to_json(), tmp_path / f"{name}.json")
     for name, table in given.prescriptions.items():
         write_parquet(table, tmp_path / f"{name}.parquet")
-    assert given.overspend is not None
-    write_parquet(given.overspend, tmp_path / "overspend.parquet")
+    write_parquet(given.others["overspend"], tmp_path / "overspend.parquet")
     fits = FITS["approach_3"]
     inputs = SimpleNamespace(
         losses=str(tmp_path / "losses.parquet"),
         shapes=str(tmp_path / "shapes.csv"),
         laws=[str(tmp_path / f"{name}.json") for name in reversed(fits)],
         prescriptions=[str(tmp_path / f"{name}.parquet") for name in fits],
-        costs=[str(tmp_path / "overspend.parquet")],
-        others=[str(tmp_path / "industry.csv")],
+        others=[str(tmp_path / "overspend.parquet"), str(tmp_path / "industry.csv")],
     )
     read = read_tables(inputs, {"kind": "approach_3", "fits": fits, "selection": None}, CONFIG)
     assert list(read.laws) == fits
     assert read.laws == dict(given.laws)
     assert list(read.prescriptions) == fits
-    assert [read.overspend is None, read.overtraining is None, read.industry is None] == [False, True, False]
+    assert set(read.others) == {"overspend", "industry"}
 
 
 def test_small_helpers() -> None:
