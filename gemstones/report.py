@@ -1,7 +1,8 @@
-"""Tables as pages for the report: self-contained HTML whose columns sort at a click."""
+"""Figures and tables as pages for the report: self-contained HTML with tables whose columns sort at a click."""
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Mapping
 from numbers import Real
@@ -19,7 +20,7 @@ DIGITS = 4
 LONG = 40
 # Without wrapper: the page itself scrolls, so that the heads of rows and of columns stay in sight.
 CSS = """body { font: 14px/1.45 system-ui, sans-serif; color: #222; margin: 1.5em }
-h1 { font-size: 1.3em } h2 { font-size: 1.05em; margin: 1.6em 0 .4em } p { color: #555; max-width: 60em }
+h1 { font-size: 1.3em } h2 { font-size: 1.05em; margin: 1.6em 0 .4em } p { color: #555; max-width: 60em } img { max-width: 100%; width: 1000px }
 table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums }
 th, td { padding: .25em .7em; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; white-space: nowrap }
 .text { text-align: left } td.long { white-space: pre-line; min-width: 18em; max-width: 50em; overflow-wrap: anywhere }
@@ -47,18 +48,23 @@ def write_html_table(
     title: str,
     note: str = "",
     max_rows: int = MAX_ROWS,
+    picture: Path | None = None,
 ) -> None:
     """Write a table, or several by heading, as one page, whole or not at all; equal tables give equal bytes.
 
     Parameters
     ----------
     path : of the page; beyond `max_rows` rows it refers to the `.csv` of the same name.
-    note : what the reader should know first.
+    note : what the reader should know first, in reStructuredText.
+    picture : a PNG to stand before the tables.
     """
     head = f"<title>{html.escape(title)}</title><style>{CSS}</style>"
     parts = [f'<!doctype html><html lang="en"><meta charset="utf-8">{head}<h1>{html.escape(title)}</h1>']
+    if picture:
+        encoded = base64.b64encode(picture.read_bytes()).decode()
+        parts.append(f'<img alt="{html.escape(title)}" src="data:image/png;base64,{encoded}">')
     if note:
-        parts.append(f"<p>{html.escape(note)}</p>")
+        parts.append(_text(note))
     for heading, each in ({"": table} if isinstance(table, pd.DataFrame) else table).items():
         if heading:
             parts.append(f"<h2>{html.escape(heading)}</h2>")
@@ -72,6 +78,15 @@ def number(value: float) -> str:
     """A number to four significant digits; whole ones in full up to a million."""
     whole = float(value).is_integer() and abs(value) < 1e6
     return f"{value:.0f}" if whole else f"{value:.{DIGITS}g}"
+
+
+def _text(source: str) -> str:
+    """Paragraphs of reStructuredText as HTML."""
+    from docutils.core import publish_parts
+
+    settings = {"report_level": 3, "halt_level": 3, "initial_header_level": 2, "smart_quotes": False}
+    body: str = publish_parts(source, writer="html", settings_overrides=settings)["body"]
+    return body
 
 
 def _table(table: pd.DataFrame) -> str:

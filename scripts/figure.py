@@ -9,4 +9,4 @@ from gemstones.figures.output import save
 
 logs.start(snakemake)
 tables = read_tables(snakemake.input, snakemake.params.figure, snakemake.config)
-save(draw(tables), Path(snakemake.output.svg).with_suffix(""))
+save(draw(tables), Path(snakemake.output.svg).with_suffix(""), snakemake.params.caption)

@@ -1,4 +1,4 @@
-"""A drawn figure and the files it becomes: SVG, PDF, PNG, the drawn data as CSV, and an HTML page for the report."""
+"""A drawn figure and the files it becomes: SVG, PDF, PNG, the drawn data as CSV, and all of it as a page for the report."""
 
 from __future__ import annotations
 
@@ -33,8 +33,13 @@ class Drawing:
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
-def save(drawing: Drawing, stem: str | Path) -> None:
-    """Write `<stem>.svg`, `.pdf`, `.png`, `.csv` and `.html`, each whole or not at all; equal drawings give equal bytes."""
+def save(drawing: Drawing, stem: str | Path, caption: str = "") -> None:
+    """Write `<stem>.svg`, `.pdf`, `.png`, `.csv` and `.html`, each whole or not at all; equal drawings give equal bytes.
+
+    Parameters
+    ----------
+    caption : reStructuredText, for the page, which also has the figure and its tables.
+    """
     stem = Path(stem)
     with mpl.rc_context(RC):
         drawing.figure.draw_without_rendering()
@@ -48,4 +53,5 @@ def save(drawing: Drawing, stem: str | Path) -> None:
             write_with(write, path)
     write_csv(drawing.data, stem.with_name(f"{stem.name}.csv"))
     tables = {**drawing.tables, "Drawn data": drawing.data}
-    write_html_table(tables, stem.with_name(f"{stem.name}.html"), stem.name.replace("_", " "))
+    page, title = stem.with_name(f"{stem.name}.html"), stem.name.replace("_", " ")
+    write_html_table(tables, page, title, caption, picture=stem.with_name(f"{stem.name}.png"))

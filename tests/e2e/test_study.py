@@ -67,19 +67,6 @@ def test_every_parquet_says_what_made_it(finished):
         assert made_by["specification"], path
 
 
-def test_the_report_holds_figures_and_tables(project):
-    snakemake(project, "--configfile", "config/tiny.yaml", "--report", "results/tiny/report.html")
-    report = (project / "results/tiny/report.html").read_text()
-    for name in ("rainbow", "loss_curves", "overspend"):
-        assert f"{name}.png" in report
-        assert f"{name}.html" in report
-    assert "anomalies.html" in report
-    assert "without_anomalies.html" in report
-    assert "ledger.html" in report
-    assert "approach_3_all.html" in report  # a fit card
-    assert "3 Laws" in report
-
-
 def test_a_purged_study_comes_back_from_its_archive(project, tmp_path):
     """Cooldowns that share a job too; and nothing is trained for it."""
     training, archive = project / "results/tiny/training", tmp_path / "archive"

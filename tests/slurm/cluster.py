@@ -24,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from string import Template
 
+from tests.debian import Unavailable, install
+
 ROOT = Path("/var/tmp/fakefrontier")
 ETC = Path("/etc/slurm")
 ACCOUNT = "abc123"
@@ -35,10 +37,6 @@ CONFIGURATION = ("slurm.conf", "slurmdbd.conf", "gres.conf")
 # Notes of what is to be stopped again.
 MUNGE = ROOT / "started-munge"
 NOTE = ROOT / "started-by-tests"
-
-
-class Unavailable(Exception):
-    """Why there can be no such cluster here."""
 
 
 def start(until_tests_end: bool = False) -> None:
@@ -64,7 +62,7 @@ def start(until_tests_end: bool = False) -> None:
         try:
             if until_tests_end and _alive(ROOT / "pid/slurmctld.pid") is None:
                 NOTE.touch()
-            _install()
+            install(PACKAGES, ["slurmctld", "slurmdbd", "mariadbd", "munged"])
             _start_munge()
             _start_database()
             _configure()
@@ -108,25 +106,6 @@ def stop_after_tests() -> None:
     if NOTE.exists():
         NOTE.unlink()
         stop()
-
-
-def _install() -> None:
-    if shutil.which("slurmctld") and shutil.which("slurmdbd") and shutil.which("mariadbd") and shutil.which("munged"):
-        return
-    if not shutil.which("apt-get"):
-        raise Unavailable("a private Slurm is made of Debian's packages, and there is no apt-get")
-    policy = Path("/usr/sbin/policy-rc.d")  # packages must not start what they bring
-    made = not policy.exists()
-    if made:
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
-    try:
-        quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        _run("apt-get", "update", "-qq", env=quiet, timeout=300)
-        _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES, env=quiet, timeout=600)
-    finally:
-        if made:
-            policy.unlink()
 
 
 def _start_munge() -> None:

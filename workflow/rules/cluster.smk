@@ -20,7 +20,8 @@ rule ledger:
             "<results>/cluster/ledger.html",
             caption="../report/ledger.rst",
             category="1 Suite",
-            labels={"figure": "ledger", "shown as": "table"},
+            subcategory="Tables",
+            labels={"table": "ledger"},
         ),
     log:
         "<results>/logs/cluster/ledger.log",

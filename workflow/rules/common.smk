@@ -178,6 +178,11 @@ def drawn_config(wildcards):
     return {**queries, "fits": fits, "flops_range": study.prescriptions.flops_range}
 
 
+def in_report_if(wanted, path, **described):
+    """An output that is in the report of some studies only."""
+    return report(path, **described) if wanted else path
+
+
 def modules(*names):
     """Modules of the package whose edits a rule follows."""
     return [f"gemstones/{name}.py" for name in names]

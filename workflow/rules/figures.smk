@@ -1,4 +1,4 @@
-"""Figures: SVG, PDF and PNG, with the drawn data as CSV and as a page for the report.
+"""Figures: SVG, PDF and PNG, the drawn data as CSV, and all of it as a page for the report.
 
 every stage's tables → figures/<figure>.{svg,pdf,png,csv,html}
 """
@@ -19,17 +19,13 @@ rule figure:
         svg="<results>/figures/{figure}.svg",
         pdf="<results>/figures/{figure}.pdf",
         csv="<results>/figures/{figure}.csv",
-        png=report(
-            "<results>/figures/{figure}.png",
-            caption="../report/figure.rst",
-            category=figure_category,
-            labels={"figure": "{figure}", "shown as": "figure"},
-        ),
+        png="<results>/figures/{figure}.png",
         html=report(
             "<results>/figures/{figure}.html",
             caption="../report/figure.rst",
             category=figure_category,
-            labels={"figure": "{figure}", "shown as": "table"},
+            subcategory="Figures",
+            labels={"figure": "{figure}"},
         ),
     log:
         "<results>/logs/figures/{figure}.log",

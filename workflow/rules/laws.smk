@@ -27,7 +27,8 @@ rule law:
             "<results>/laws/{fit}.html",
             caption="../report/card.rst",
             category="3 Laws",
-            labels={"figure": "{fit}", "shown as": "card"},
+            subcategory="Fits",
+            labels={"fit": "{fit}"},
         ),
     log:
         "<results>/logs/laws/{fit}.log",
@@ -64,7 +65,8 @@ rule published_laws:
             "<results>/laws/published.html",
             caption="../report/published_laws.rst",
             category="3 Laws",
-            labels={"figure": "published_laws", "shown as": "table"},
+            subcategory="Tables",
+            labels={"table": "published_laws"},
         ),
     log:
         "<results>/logs/laws/published_laws.log",
@@ -95,7 +97,8 @@ rule anomaly_effect:
             "<results>/laws/without_anomalies.html",
             caption="../report/without_anomalies.rst",
             category="3 Laws",
-            labels={"figure": "without_anomalies", "shown as": "table"},
+            subcategory="Tables",
+            labels={"table": "without_anomalies"},
         ),
     log:
         "<results>/logs/laws/anomaly_effect.log",
@@ -126,7 +129,8 @@ rule comparison:
             "<results>/laws/comparison.html",
             caption="../report/comparison.rst",
             category="3 Laws",
-            labels={"figure": "comparison", "shown as": "table"},
+            subcategory="Tables",
+            labels={"table": "comparison"},
         ),
     log:
         "<results>/logs/laws/comparison.log",

@@ -83,7 +83,8 @@ rule anomalies:
             "<results>/losses/anomalies.html",
             caption="../report/anomalies.rst",
             category="2 Losses",
-            labels={"figure": "anomalies", "shown as": "table"},
+            subcategory="Tables",
+            labels={"table": "anomalies"},
         ),
     log:
         "<results>/logs/losses/anomalies.log",

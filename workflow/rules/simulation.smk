@@ -50,7 +50,8 @@ rule coverage:
             "<results>/laws/coverage.html",
             caption="../report/coverage.rst",
             category="3 Laws",
-            labels={"figure": "coverage", "shown as": "table"},
+            subcategory="Tables",
+            labels={"table": "coverage"},
         ),
     log:
         "<results>/logs/laws/coverage.log",

@@ -15,11 +15,13 @@ rule suite:
     output:
         shapes="<results>/suite/shapes.csv",
         plan="<results>/suite/plan.csv",
-        html=report(
+        html=in_report_if(
+            study.runs,  # without, there is nothing to see
             "<results>/suite/plan.html",
             caption="../report/plan.rst",
             category="1 Suite",
-            labels={"figure": "plan", "shown as": "table"},
+            subcategory="Tables",
+            labels={"table": "plan"},
         ),
     log:
         "<results>/logs/suite.log",
