@@ -216,9 +216,15 @@ def figure_inputs(wildcards):
     }
 
 
-def figure_caption(wildcards):
-    return Path(workflow.basedir, "workflow/report", f"{study.figures[wildcards.figure].kind}.rst").read_text()
+def described_figure(name):
+    """Category and caption of a figure."""
+    kind = study.figures[name].kind
+    return KINDS[kind].category, Path(workflow.basedir, "workflow/report", f"{kind}.rst").read_text()
 
 
 def figure_category(wildcards):
-    return KINDS[study.figures[wildcards.figure].kind].category
+    return described_figure(wildcards.figure)[0]
+
+
+def figure_caption(wildcards):
+    return described_figure(wildcards.figure)[1]

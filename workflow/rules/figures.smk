@@ -37,3 +37,23 @@ rule figure:
         caption=figure_caption,
     script:
         "../../scripts/figure.py"
+
+
+if study.study == "released":
+
+    rule gallery:
+        """The figures that the documentation shows, small; `all` does not need it."""
+        input:
+            pictures=expand("<results>/figures/{figure}.png", figure=study.figures),
+            code=modules("figures/gallery"),
+        output:
+            page="docs/gallery.md",
+            pictures=expand("docs/images/gallery/{figure}.png", figure=study.figures),
+        log:
+            "<results>/logs/figures/gallery.log",
+        conda:
+            "../../envs/analysis.yaml"
+        params:
+            described={name: described_figure(name) for name in study.figures},
+        script:
+            "../../scripts/gallery.py"
