@@ -278,4 +278,4 @@ def test_losses_on_several_sets_are_not_mixed(losses, tmp_path):
     rows = losses.assign(step=losses["tokens"], validation_set="a")
     pd.concat([rows, rows.assign(validation_set="b")]).to_csv(path, index=False)
     assert "several validation sets (a, b); say which one" in refused(path)
-    run(path, "--query", "validation_set == 'a'", "--resamples", "0")
+    run(path, "--query", "validation_set == 'a'", "--bootstrap", "0")
