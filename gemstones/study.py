@@ -391,6 +391,10 @@ class Losses(Config):
     continuity_sigmas: Positive = Field(
         default=5.0, description="standard errors by which a run's training loss may jump where it was resumed"
     )
+    validation_set: str | None = Field(
+        default=None,
+        description="held-out set of selections whose query names none; needed where runs have losses on several sets",
+    )
     exclusions: dict[RowName, Exclusion] = {}
 
 
@@ -586,7 +590,8 @@ class Study(Config):
             if figure.selection:
                 known(f"figures.{name}.selection", figure.selection, "selection", selections)
             own = figure.kind in ("cooldown", "lr_ablation") and self.losses.sources == ("trained",)
-            if (own or figure.kind == "lr_transfer") and not getattr(self.runs, figure.kind, None):
+            own |= figure.kind == "lr_transfer" and "released" not in self.losses.sources
+            if own and not getattr(self.runs, figure.kind, None):
                 faults.append(f"figures.{name}.kind: the figure needs the section 'runs.{figure.kind}'")
             if kind.section == "released" and "released" not in self.losses.sources:
                 faults.append(f"figures.{name}.kind: the figure needs 'released' among losses.sources")
@@ -601,6 +606,7 @@ class Study(Config):
             for name, scenario in self.simulation.scenarios.items():
                 known(f"simulation.scenarios.{name}.law", scenario.law, "law", list(self.simulation.laws))
         reserved_names = {"overspend", "overtraining", "published", "without_anomalies", "comparison", "coverage"}
+        reserved_names |= {"downstream", "downstream_points", "downstream_resamples"}
         for reserved in sorted(reserved_names & set(self.fits)):
             faults.append(f"fits.{reserved}: this name is taken by a table of the same folder; choose another")
         if self.data.validation_tokens < self.suite.context_length:
@@ -628,7 +634,7 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
         One line a fault: the file, the key's path, what is wrong and what would be right.
     """
     from gemstones.cluster.memory import check_devices
-    from gemstones.losses.selections import check_queries
+    from gemstones.losses.selections import check_queries, on_validation_set
     from gemstones.suite.runs import check_runs
 
     try:
@@ -637,6 +643,9 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
         check_queries({f"losses.exclusions.{name}.query": it.query for name, it in study.losses.exclusions.items()})
         check_runs(study)
         check_devices(study)
+        if main_set := study.losses.validation_set:
+            on_it = {name: on_validation_set(query, main_set) for name, query in study.selections.items()}
+            study = study.model_copy(update={"selections": on_it})
     except ValidationError as error:
         raise UserError("\n".join(f"{source}: {line}" for line in fault_lines(error, Study))) from None
     except UserError as error:
