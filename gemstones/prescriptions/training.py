@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from gemstones.cluster.memory import planned_memory_bytes
 from gemstones.errors import UserError
 from gemstones.files import write_text
 from gemstones.prescriptions.source import Source
@@ -44,13 +45,14 @@ def write_config(source: Source, found: Mapping[str, Any], path: Path) -> list[s
     feasible = found["feasible"]
     config = trained_config(source, feasible)
     try:
+        notes = _fit_into_memory(config, str(path))
         run = main_runs(load(config, str(path)))[0]
     except UserError as error:
         hint = "; with more --nodes, steps take less time" if "walltime" in str(error) else ""
         raise UserError(f"--write-config: {error}{hint}") from None
     write_text(_text(source, found, config), path)
     tokens = run.steps * run.tokens_per_step
-    notes = [
+    notes[:0] = [
         f"{path}: trains {run.name} for {run.steps:,} steps, {tokens:,} tokens: {tokens - feasible['tokens']:,.0f} more than "
         "prescribed, so that steps are whole.",
         f"Look at it: gemstones plan --config {path}; train it: snakemake -c2 --configfile {path}",
@@ -93,6 +95,22 @@ def trained_config(source: Source, feasible: Mapping[str, Any]) -> dict[str, Any
     }
 
 
+def _fit_into_memory(config: dict[str, Any], source: str) -> list[str]:
+    """Halve the micro-batch until a step fits, since the study's own may be for smaller shapes; says so."""
+    plan = config.get("plan", {})
+    if (limit := plan.get("gpu_memory_gb")) is None:
+        return []
+    study = load(config | {"plan": {key: value for key, value in plan.items() if key != "gpu_memory_gb"}}, source)
+    run = main_runs(study)[0]
+    first = size = study.training.micro_batch_size or run.batch_size
+    while size > 1 and planned_memory_bytes(study, run, size) > 1e9 * limit:
+        size //= 2
+    if size == first:
+        return []
+    config["training"] = {**config.get("training", {}), "micro_batch_size": size}
+    return [f"training.micro_batch_size is {size}, so that a step fits into {limit:g} GB."]
+
+
 _ARCHITECTURE = ("head_size", "vocabulary_size", "context_length")
 
 
@@ -106,9 +124,15 @@ def _throughput(source: Source, feasible: Mapping[str, Any]) -> dict[str, Any] |
 
 def _text(source: Source, found: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     asked = ", ".join(f"{value:.4g} {name}" for name, value in found["asked"].items())
-    feasible = found["feasible"]
+    feasible, speed = found["feasible"], found["speed"]
     head = [
-        f"# Trains what {source.name} prescribes for {asked}: {feasible['tokens']:.4g} tokens, a loss of {feasible['loss']:.4f}",
-        f"# expected{', beyond the data that the law was fitted to' if found['extrapolated'] else ''}. All else is as in {source.config}.",
+        f"# Trains what {source.name} prescribes for {asked}: {feasible['tokens']:.4g} tokens, a loss of "
+        f"{feasible['loss']:.4f} expected.",
+        f"# All else is as in {source.config}.",
     ]
+    if found["extrapolated"]:
+        head.append("# This is beyond the data that the law was fitted to.")
+    if speed:
+        error = 100 * speed["relative_error"]
+        head.append(f"# Seconds per step are not measured, but a model's, which is typically off by {error:.1f} %.")
     return "\n".join([*head, yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None, width=120)])
