@@ -1,0 +1,76 @@
+"""Prescriptions as a page for the report: a row for each budget, with the columns that a person reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from gemstones.prescriptions.search import UNITS
+from gemstones.report import number, write_html_table
+
+# Quantities of the relaxed optimum, each followed by its interval, with what they are divided by.
+SHOWN = {
+    "aspect_ratio": ("width/depth", 1), "params": ("1e9 parameters", 1e9), "tokens": ("1e9 tokens", 1e9),
+    "tokens_per_param": ("tokens per parameter", 1), "loss": ("loss", 1),
+}  # fmt: skip
+
+
+def write_page(table: pd.DataFrame, path: str | Path, name: str, level: float) -> None:
+    """Write the prescriptions of one fit, a table for each resource, without columns that are empty.
+
+    Parameters
+    ----------
+    table : as :func:`gemstones.prescriptions.optimum.prescribe` gives it.
+    name : of the fit.
+    level : of its intervals.
+    """
+    heading = {"flops": "Budgets in FLOPs", "gpu_hours": "Budgets in GPU-hours"}
+    tables = {
+        heading[str(resource)]: page_table(rows, str(resource), level)
+        for resource, rows in table.groupby("resource", sort=False)
+    }
+    write_html_table(tables, path, f"Prescriptions of {name}", _note(table))
+
+
+def page_table(rows: pd.DataFrame, resource: str, level: float) -> pd.DataFrame:
+    """One row for each budget of a resource: the feasible shape, then the relaxed optimum with its intervals, then GPU-hours."""
+    relaxed, feasible = (rows[rows["variant"] == variant].reset_index(drop=True) for variant in ("relaxed", "feasible"))
+    columns: dict[str, pd.Series] = {
+        UNITS[resource]: relaxed["budget"],
+        "extrapolated": relaxed["extrapolated"].map({True: "yes", False: ""}),
+        "feasible shape": feasible["width"].map("{:.0f}".format) + "x" + feasible["depth"].map("{:.0f}".format),
+        "its loss": feasible["loss"].round(4),
+        "relaxed width": relaxed["width"].round(),
+        "depth": relaxed["depth"].round(1),
+    }
+    for quantity, (label, unit) in SHOWN.items():
+        ends = zip(relaxed[f"{quantity}_low"] / unit, relaxed[f"{quantity}_high"] / unit, strict=True)
+        columns[label] = relaxed[quantity] / unit
+        columns[f"{label}, {100 * level:g} %"] = pd.Series(
+            [None if pd.isna(low) else f"{_short(low)} … {_short(high)}" for low, high in ends], dtype=object
+        )
+    if resource == "gpu_hours":
+        columns["training FLOPs"] = feasible["flops"]
+    else:
+        columns["GPU-hours"] = feasible["gpu_hours"]
+    if feasible["gpu_hours"].notna().any():
+        columns["on fewest nodes"] = feasible["gpu_hours_fewest_nodes"]
+        columns["on most nodes"] = feasible["gpu_hours_most_nodes"]
+    return pd.DataFrame(columns).dropna(axis="columns", how="all")
+
+
+def _short(value: float) -> str:
+    return number(float(f"{value:.3g}"))
+
+
+def _note(table: pd.DataFrame) -> str:
+    error = table["gpu_hours_error"].dropna()
+    if error.empty:
+        return "No GPU-hours: the speeds of too few shapes are recorded."
+    nodes = table["nodes"].dropna().iloc[0]
+    return (
+        "Shapes with an even number of heads and whole layers; then the optimum over real widths and depths, which has the law's "
+        f"intervals. GPU-hours are those of the feasible shape, estimated on {nodes} nodes and typically off by "
+        f"{100 * error.iloc[0]:.1f} %; the last columns have them on the fewest and on the most nodes that were recorded."
+    )
