@@ -12,6 +12,7 @@ import pandas as pd
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.power_law import PowerLaw
 from gemstones.prescriptions.bands import QUANTITIES, bands
+from gemstones.prescriptions.reference import reference
 from gemstones.prescriptions.search import Array, Search, real_params, zoom
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Array", "Search", "budgets", "extrapolated", "gpu_hour_budgets", "prescribe", "real_params", "zoom"]
 
 COLUMNS = [
-    "fit", "variant", "resource", "budget", "flops", "gpu_hours", "nodes", "gpu_hours_fewest_nodes", "gpu_hours_most_nodes",
+    "fit", "variant", "resource", "budget", "bucket_from", "flops", "gpu_hours", "nodes", "gpu_hours_fewest_nodes", "gpu_hours_most_nodes",
     "gpu_hours_error", "width", "depth", "aspect_ratio", "param_count", "params", "law_params", "tokens", "tokens_per_param",
     "loss", "extrapolated", *(f"{name}_{end}" for name in QUANTITIES for end in ("low", "high")),
 ]  # fmt: skip
@@ -50,6 +51,7 @@ def prescribe(
     uncertainty: Uncertainty | None = None,
     speeds: Speeds | None = None,
     gpu_hours: Iterable[float] = (),
+    with_reference: bool = False,
 ) -> pd.DataFrame:
     """Optimal shapes and tokens over budgets.
 
@@ -63,6 +65,9 @@ def prescribe(
     uncertainty : the law's resamples, for intervals: <quantity>_low and _high, of relaxed and closed-form optima.
     speeds : for the GPU-hours of every shape.
     gpu_hours : budgets in GPU-hours, which need `speeds`.
+    with_reference : with the results of the authors' search too, as the variant `reference`
+        (:func:`~gemstones.prescriptions.reference.reference`): its budgets are the right ends of buckets in FLOPs, `bucket_from`
+        the left ones, at which the authors draw them; the suite must be theirs.
 
     Returns
     -------
@@ -80,12 +85,15 @@ def prescribe(
     """
     flops = np.array(list(budgets), dtype=float)
     tables = [_on_budgets(Search.of(law, suite, speeds), flops, uncertainty)]
+    if with_reference:
+        rows = reference(law)
+        table = shapes_table(
+            Search.of(law, suite, speeds), "reference", *(rows[x] for x in ("flops", "width", "depth"))
+        )
+        tables.append(table.assign(**rows))
     if len(hours := np.array(list(gpu_hours), dtype=float)):
         tables.append(_on_budgets(Search.of(law, suite, speeds, "gpu_hours"), hours, uncertainty))
     table = pd.concat(tables, ignore_index=True)
-    beyond = extrapolated(table["flops"], law, max_flops)
-    if speeds and speeds.max_gpu_hours is not None:
-        beyond |= (table["resource"] == "gpu_hours") & (table["budget"] > speeds.max_gpu_hours)
     return table.assign(
         fit=fit,
         aspect_ratio=table["width"] / table["depth"],
@@ -93,7 +101,7 @@ def prescribe(
         tokens_per_param=table["tokens"] / table["params"],
         nodes=table["nodes"].astype("Int64"),
         gpu_hours_error=(table["gpu_hours"] * 0 + speeds.model.error) if speeds else np.nan,
-        extrapolated=beyond,
+        extrapolated=beyond_data(table, law, max_flops, speeds),
     ).reindex(columns=COLUMNS)
 
 
@@ -104,6 +112,16 @@ def extrapolated(flops: pd.Series[float], law: HuberFit | PowerLaw, max_flops: f
     if max_flops is None:
         return pd.Series(pd.NA, index=flops.index, dtype="boolean")
     return (flops > max_flops).astype("boolean")
+
+
+def beyond_data(
+    table: pd.DataFrame, law: HuberFit | PowerLaw, max_flops: float | None, speeds: Speeds | None
+) -> pd.Series[bool]:
+    """Whether `flops` or `budget` of a table's rows lie beyond the rows that were fitted; null where their range is unknown."""
+    beyond = extrapolated(table["flops"], law, max_flops)
+    if speeds and speeds.max_gpu_hours is not None:
+        beyond |= (table["resource"] == "gpu_hours") & (table["budget"] > speeds.max_gpu_hours)
+    return beyond
 
 
 def _on_budgets(search: Search, budgets: Array, uncertainty: Uncertainty | None) -> pd.DataFrame:

@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 from gemstones.errors import UserError
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.power_law import PowerLaw
-from gemstones.prescriptions.optimum import EMBEDDINGS
+from gemstones.prescriptions.search import EMBEDDINGS, Array
 from gemstones.suite.counting import MLP_RATIO, Architecture, flops_per_token
-
-Array = NDArray[np.float64]
 
 # The authors' suite, whose shapes their grid is for.
 ARCHITECTURE = Architecture(head_size=128, vocabulary_size=50_304, context_length=2048)
