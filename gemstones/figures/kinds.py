@@ -29,6 +29,7 @@ class Kind(NamedTuple):
 
 SUITE, LOSSES, LAWS, PRESCRIPTIONS = "1 Suite", "2 Losses", "3 Laws", "4 Prescriptions"
 INDUSTRY = "losses/industry.csv"
+OVERSPEND = ("prescriptions/overspend.parquet", "losses/anomalies.csv")
 KINDS = {
     "shapes": Kind(SUITE, tables=(INDUSTRY,)),
     "loss_curves": Kind(LOSSES),
@@ -41,7 +42,8 @@ KINDS = {
     "held_out": Kind(LAWS, tables=("laws/comparison.csv",), section="comparisons"),
     "coverage": Kind(LAWS, tables=("laws/coverage.csv",), section="simulation"),
     "approach_3": Kind(PRESCRIPTIONS, fits="prescribed", tables=(INDUSTRY,), prescriptions=True),
-    "overspend": Kind(PRESCRIPTIONS, tables=("prescriptions/overspend.parquet",), section="overspend"),
+    "overspend": Kind(PRESCRIPTIONS, tables=OVERSPEND, section="overspend"),
+    "overspend_trajectories": Kind(PRESCRIPTIONS, tables=OVERSPEND, section="overspend"),
     "overtraining": Kind(
         PRESCRIPTIONS, tables=("prescriptions/overtraining.parquet", INDUSTRY), section="overtraining"
     ),
