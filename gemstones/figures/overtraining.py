@@ -42,7 +42,7 @@ def draw_overtraining(tables: Tables) -> Drawing:
         axes.plot(curve["factor"], curve["loss"], color=style.color, linewidth=1.6)
         axes.plot(best["factor"], best["loss"], marker="o", color=style.color, markersize=4.5)
         amount = f"{scientific(budget)} FLOPs" if resource == "flops" else f"{human(budget)} GPU-hours"
-        axes.set_title(f"{amount}{', extrapolated' if beyond else ''}\n", fontsize=FONT + 1)
+        axes.set_title(f"{amount}{', extrapolated' if beyond else ''}", pad=18)
         axes.text(0.5, 1.03, _optimum(best), transform=axes.transAxes, ha="center", va="bottom", fontsize=FONT)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         if beyond:
