@@ -18,13 +18,13 @@ from gemstones.prescriptions.search import Array, Search, real_params, zoom
 if TYPE_CHECKING:
     from gemstones.laws.uncertainty import Uncertainty
     from gemstones.prescriptions.speeds import Speeds
-    from gemstones.study import Prescriptions, Suite
+    from gemstones.study import Prescriptions, Resource, Suite
 
 __all__ = ["Array", "Search", "budgets", "extrapolated", "gpu_hour_budgets", "prescribe", "real_params", "zoom"]
 
 COLUMNS = [
-    "fit", "variant", "resource", "budget", "bucket_from", "flops", "gpu_hours", "nodes", "gpu_hours_fewest_nodes", "gpu_hours_most_nodes",
-    "gpu_hours_error", "width", "depth", "aspect_ratio", "param_count", "params", "law_params", "tokens", "tokens_per_param",
+    "fit", "variant", "resource", "budget", "bucket_from", "flops", "gpu_hours", "nodes", "gpu_hours_fewest_nodes",
+    "gpu_hours_most_nodes", "gpu_hours_error", "width", "depth", "aspect_ratio", "param_count", "params", "law_params", "tokens", "tokens_per_param",
     "loss", "extrapolated", *(f"{name}_{end}" for name in QUANTITIES for end in ("low", "high")),
 ]  # fmt: skip
 
@@ -58,7 +58,7 @@ def prescribe(
     Parameters
     ----------
     law : a fit, or a law such as a published one.
-    budgets : in FLOPs.
+    budgets : in FLOPs; none is fine where there are `gpu_hours`.
     suite : gives head size, vocabulary, context and the smallest depth.
     fit : name of the fit, for the table.
     max_flops : largest training FLOPs of the fitted rows; by default what the fit recorded.
@@ -71,28 +71,31 @@ def prescribe(
 
     Returns
     -------
-    DataFrame with `COLUMNS`, by resource and budget; for each budget the variants `relaxed`, `feasible` and, for laws of params
-    and tokens on budgets of FLOPs, `closed_form` (Hoffmann et al., Eq. 4, C = 6·N·T), which has no shape; its `params` are known
-    only where the law counts all parameters. `law_params` is in the law's own count, `param_count`. `flops` are spent in
-    training, `gpu_hours` estimated on `nodes` (and on the fewest and the most that were recorded), with the speed model's typical
-    relative error in `gpu_hours_error`; all null where speeds are unknown. `extrapolated` says whether FLOPs or budget lie beyond
-    the fitted rows; null where their range is unknown.
+    DataFrame with `COLUMNS`, by resource and budget, the authors' search last; for each budget the variants `relaxed`, `feasible`
+    and, for laws of params and tokens on budgets of FLOPs, `closed_form` (Hoffmann et al., Eq. 4, C = 6·N·T), which has no shape;
+    its `params` are known only where the law counts all parameters. `law_params` is in the law's own count, `param_count`. `flops`
+    are spent in training, `gpu_hours` estimated on `nodes` (and on the fewest and the most that were recorded), with the speed
+    model's typical relative error in `gpu_hours_error`; all null where speeds are unknown. `extrapolated` says whether FLOPs or
+    budget lie beyond the fitted rows; null where their range is unknown.
 
     Raises
     ------
     UserError
         If a budget does not pay for one token of the smallest shape.
     """
-    flops = np.array(list(budgets), dtype=float)
-    tables = [_on_budgets(Search.of(law, suite, speeds), flops, uncertainty)]
+    given: list[tuple[Resource, Array]] = [
+        ("flops", np.array(list(budgets), dtype=float)),
+        ("gpu_hours", np.array(list(gpu_hours), dtype=float)),
+    ]
+    tables = [
+        _on_budgets(Search.of(law, suite, speeds, resource), of_resource, uncertainty)
+        for resource, of_resource in given
+        if len(of_resource)
+    ]
     if with_reference:
         rows = reference(law)
-        table = shapes_table(
-            Search.of(law, suite, speeds), "reference", *(rows[x] for x in ("flops", "width", "depth"))
-        )
-        tables.append(table.assign(**rows))
-    if len(hours := np.array(list(gpu_hours), dtype=float)):
-        tables.append(_on_budgets(Search.of(law, suite, speeds, "gpu_hours"), hours, uncertainty))
+        spent, *shape = (rows[name].to_numpy() for name in ("flops", "width", "depth"))
+        tables.append(shapes_table(Search.of(law, suite, speeds), "reference", spent, *shape).assign(**rows))
     table = pd.concat(tables, ignore_index=True)
     return table.assign(
         fit=fit,

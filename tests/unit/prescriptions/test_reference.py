@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from gemstones.errors import UserError
-from gemstones.laws import PowerLaw
+from gemstones.laws import HuberFit, PowerLaw
+from gemstones.prescriptions import prescribe
 from gemstones.prescriptions.reference import BUCKETS, FLOPS_RANGE, Grid, grid, reference, whole_params
 from gemstones.suite import counting
 
@@ -93,3 +94,26 @@ def test_laws_that_do_not_fall_with_tokens_are_refused(published):
         reference(replace(published, exponents=(0.2, 0.4, 0.3, 0.0)))
     with pytest.raises(UserError, match="must fall with tokens"):
         reference(PowerLaw(("params",), (0.3,), (5.0,), 1.5))
+
+
+def test_the_law_of_over_120b_is_searched_from_fewer_tokens(published):
+    numbers = dict.fromkeys(("objective", "gradient_norm", "lowest_curvature", "share_of_starts_at_optimum"), 0.0)
+    fit = HuberFit(published, 1e-4, n_rows=770, n_runs=22, converged=True, starts=8, **numbers)
+    few, usual = reference(replace(fit, selection="over_120b")), reference(replace(fit, selection="all"))
+    pd.testing.assert_frame_equal(few, reference(published, grid(8.5)))
+    pd.testing.assert_frame_equal(usual, reference(published))
+
+
+def test_prescriptions_have_it_as_a_variant(published, suite):
+    table = prescribe(published, [1e20], suite, "all", max_flops=1e21, with_reference=True)
+    found, rows = table[table.variant == "reference"], reference(published)
+    assert len(table) == 2 + BUCKETS
+    for name in rows.columns:
+        assert found[name].tolist() == rows[name].tolist()
+    assert found.aspect_ratio.tolist() == (rows.width / rows.depth).tolist()
+    assert found.tokens_per_param.tolist() == (rows.tokens / rows.params).tolist()
+    assert found.extrapolated.tolist() == (rows.flops > 1e21).tolist()
+    assert table.bucket_from[table.variant != "reference"].isna().all()
+    # A bucket's row spends nearly its right end, far from where the authors draw it.
+    assert (found.budget / found.flops).between(1, 1.01).all()
+    assert (found.flops / found.bucket_from).min() > 4
