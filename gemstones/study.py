@@ -512,6 +512,9 @@ class Prescriptions(Config):
         default=None,
         description="assumed for GPU-hours, whatever the shape; by default the median of the recorded runs",
     )
+    reference: bool = Field(
+        default=False, description="with the results of the authors' search too, which is for the shapes of their suite"
+    )
 
 
 class Overspend(Config):
@@ -522,6 +525,7 @@ class Overspend(Config):
 class Overtraining(Config):
     fit: str
     flops: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    gpu_hours: tuple[Positive, ...] = Field(default=(), description="further budgets, in GPU-hours")
 
 
 class Figure(Config):
@@ -580,6 +584,13 @@ class Study(Config):
             main = self.runs.main if self.runs else None
             if self.losses.sources == ("trained",) and main and self.overspend.step > main.steps:
                 faults.append(f"overspend.step: {self.overspend.step} lies beyond the main run's {main.steps} steps")
+        if self.prescriptions.reference:
+            for key in ("head_size", "vocabulary_size", "context_length"):
+                wanted = Suite.model_fields[key].default
+                if getattr(self.suite, key) != wanted:
+                    faults.append(
+                        f"prescriptions.reference: the authors' search is for suite.{key} {wanted}; set it to false"
+                    )
         if self.overtraining:
             known("overtraining.fit", self.overtraining.fit, "Approach 3 fit with tokens", on_a_budget)
         drawable: dict[str, tuple[list[str], str]] = {

@@ -31,6 +31,7 @@ SUITE, LOSSES, LAWS, PRESCRIPTIONS = "1 Suite", "2 Losses", "3 Laws", "4 Prescri
 INDUSTRY, PREFLIGHT = "losses/industry.csv", "losses/preflight.csv"
 RELEASED = (INDUSTRY, PREFLIGHT)  # of the authors' files
 DOWNSTREAM = ("laws/downstream.csv", "laws/downstream_points.parquet", "laws/downstream_resamples.parquet")
+OVERSPEND = ("prescriptions/overspend.parquet", "losses/anomalies.csv")
 KINDS = {
     "shapes": Kind(SUITE, tables=(INDUSTRY,)),
     "loss_curves": Kind(LOSSES),
@@ -47,7 +48,8 @@ KINDS = {
     "accuracy_law": Kind(LAWS, tables=DOWNSTREAM, section="released"),
     "coverage": Kind(LAWS, tables=("laws/coverage.csv",), section="simulation"),
     "approach_3": Kind(PRESCRIPTIONS, fits="prescribed", tables=(INDUSTRY,), prescriptions=True),
-    "overspend": Kind(PRESCRIPTIONS, tables=("prescriptions/overspend.parquet",), section="overspend"),
+    "overspend": Kind(PRESCRIPTIONS, tables=OVERSPEND, section="overspend"),
+    "overspend_trajectories": Kind(PRESCRIPTIONS, tables=OVERSPEND, section="overspend"),
     "overtraining": Kind(
         PRESCRIPTIONS, tables=("prescriptions/overtraining.parquet", INDUSTRY), section="overtraining"
     ),

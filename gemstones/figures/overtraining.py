@@ -5,54 +5,80 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from gemstones.figures.axes import scientific, spread
+from gemstones.figures.axes import human, legend_below, scientific, spread
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
-from gemstones.figures.style import BEYOND, FONT, GREY, WIDTH, figure, fit_label, law_styles
+from gemstones.figures.style import BEYOND, FONT, GREY, WIDTH, Style, figure, fit_label, law_styles
 
 # A model's loss is drawn where it is this near a panel's losses, in nats (the authors' choice).
 NEAR = 0.01
+ALPHA = 0.2
 # Left out by the authors: its loss stands out from its family's.
 NOT_SHOWN = ("Llama-3.1-70B",)
-COLUMNS = ["fit", "flops", "factor", "tokens", "width", "depth", "params", "tokens_per_param", "loss", "loss_increase",
-           "extrapolated"]  # fmt: skip
+COLUMNS = ["fit", "resource", "budget", "flops", "gpu_hours", "factor", "tokens", "width", "depth", "params",
+           "tokens_per_param", "extrapolated"]  # fmt: skip
+LOSSES = [f"{name}{end}" for name in ("loss", "loss_increase") for end in ("", "_low", "_high")]
 
 
 def draw_overtraining(tables: Tables) -> Drawing:
-    """A panel per budget; budgets beyond the fitted data have a shaded background."""
-    rows = tables.needed("overtraining").sort_values(["flops", "factor"], ignore_index=True)
-    budgets = list(dict.fromkeys(rows["flops"]))
-    across = 2 if len(budgets) == 4 else min(3, len(budgets))
+    """A panel per budget; budgets beyond the fitted data have a shaded background. Bands are of the increase over the optimum."""
+    rows = tables.needed("overtraining").sort_values(["resource", "budget", "factor"], ignore_index=True)
+    budgets = list(rows.groupby(["resource", "budget"], sort=True))
+    across = min(2, len(budgets))
     down = -(-len(budgets) // across)
-    drawn = figure(2.2 * down + 0.4, WIDTH if across > 1 else 4.2)
+    drawn = figure(2.2 * down + 0.7, WIDTH if across > 1 else 4.2)
     panels = drawn.subplots(down, across, squeeze=False, sharex=True)
     style = law_styles(tables.study)[str(rows["fit"].iloc[0])]
-    shown = []
-    for axes, flops in zip(panels.flat, budgets, strict=False):
-        curve = rows[rows["flops"] == flops].dropna(subset=["loss"])
+    shown, banded = [], False
+    for axes, ((resource, budget), table) in zip(panels.flat, budgets, strict=False):
+        curve = table.dropna(subset=["loss"])
         beyond = bool(curve["extrapolated"].fillna(False).any())
-        axes.plot(curve["factor"], curve["loss"], color=style.color, linewidth=1.6)
         best = curve.loc[curve["loss"].idxmin()]
+        banded |= _band(axes, curve, best, style)
+        axes.plot(curve["factor"], curve["loss"], color=style.color, linewidth=1.6)
         axes.plot(best["factor"], best["loss"], marker="o", color=style.color, markersize=4.5)
-        axes.set_title(f"{scientific(flops)} FLOPs" + (", extrapolated" if beyond else ""))
+        amount = f"{scientific(budget)} FLOPs" if resource == "flops" else f"{human(budget)} GPU-hours"
+        axes.set_title(f"{amount}{', extrapolated' if beyond else ''}", pad=18)
+        axes.text(0.5, 1.03, _optimum(best), transform=axes.transAxes, ha="center", va="bottom", fontsize=FONT)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
         if beyond:
             axes.set_facecolor(BEYOND)
             axes.grid(color="white")
-        shown.append(_industry(axes, tables, curve).assign(flops=flops))
-        _note(axes, best)
+        shown.append(_industry(axes, tables, curve).assign(resource=resource, budget=budget))
     for axes in panels.flat[len(budgets) :]:
         axes.set_axis_off()
     _factors(panels, rows)
-    drawn.supxlabel("tokens per parameter, relative to the optimum", fontsize=FONT)
+    for axes in panels.flat[len(budgets) - across : len(budgets)]:  # also above a place without a panel
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("tokens per parameter, relative to the optimum")
     drawn.supylabel("predicted loss (nats/token)", fontsize=FONT)
-    drawn.suptitle(fit_label(str(rows["fit"].iloc[0])), fontsize=FONT + 1)
-    data = rows[COLUMNS].rename(
-        columns={"loss": "loss_nats_per_token", "loss_increase": "loss_increase_nats_per_token"}
-    )
+    if banded:
+        band = Patch(color=style.color, alpha=ALPHA, linewidth=0, label="interval of the increase over the optimum")
+        legend_below(
+            drawn, [Line2D([], [], color=style.color, label=fit_label(str(rows["fit"].iloc[0]))), band], columns=2
+        )
+    else:
+        drawn.suptitle(fit_label(str(rows["fit"].iloc[0])), fontsize=FONT + 1)
+    data = rows[[*COLUMNS, *LOSSES]].rename(columns={name: f"{name}_nats_per_token" for name in LOSSES})
     models = pd.concat(shown, ignore_index=True)
     return Drawing(drawn, data, {"Industry models drawn": models} if len(models) else {})
+
+
+def _band(axes: Axes, curve: pd.DataFrame, best: pd.Series, style: Style) -> bool:
+    """The interval of the increase, on top of the optimum's loss; whether there is one."""
+    known = curve.dropna(subset=["loss_increase_low", "loss_increase_high"])
+    low, high = (best["loss"] + known[f"loss_increase_{end}"] for end in ("low", "high"))
+    axes.fill_between(known["factor"], low, high, color=style.color, alpha=ALPHA, linewidth=0)
+    return len(known) > 0
+
+
+def _optimum(best: pd.Series) -> str:
+    text = f"{_digits(best['tokens_per_param'])} tokens per parameter, loss {best['loss']:.3f}"
+    return text if pd.isna(best["loss_low"]) else f"{text} ({best['loss_low']:.2f}–{best['loss_high']:.2f})"
 
 
 def _industry(axes: Axes, tables: Tables, curve: pd.DataFrame) -> pd.DataFrame:
@@ -80,12 +106,6 @@ def _names(axes: Axes, models: pd.DataFrame) -> None:
         axes.plot([1, 1.03], [start, place], transform=axes.transAxes, color=GREY, linewidth=0.6, clip_on=False)
         axes.text(1.04, place, str(name).removesuffix("-hf"), transform=axes.transAxes, fontsize=FONT, va="center")
     axes.set_ylim(low, high)
-
-
-def _note(axes: Axes, best: pd.Series) -> None:
-    text = f"optimum: {_digits(best['tokens_per_param'])}\ntokens per parameter"
-    box = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1}
-    axes.text(0.5, 0.93, text, transform=axes.transAxes, ha="center", va="top", fontsize=FONT, bbox=box)
 
 
 def _factors(panels: np.ndarray, rows: pd.DataFrame) -> None:

@@ -35,15 +35,15 @@ def bands(uncertainty: Uncertainty, search: Search, budgets: Array) -> pd.DataFr
     nothing than may lie beyond an end.
     """
     assert isinstance(uncertainty.fit, HuberFit)
-    laws = _Laws(uncertainty)
-    tables = [_table(uncertainty, "relaxed", budgets, _relaxed(laws, search, budgets))]
+    laws = Laws(uncertainty)
+    tables = [_table(uncertainty, "relaxed", budgets, relaxed_optima(laws, search, budgets))]
     if search.law.slope is not None and search.resource == "flops":
         closed = _closed_form(laws, Allocation.of_laws(uncertainty.resamples), budgets)
         tables.append(_table(uncertainty, "closed_form", budgets, closed))
     return pd.concat(tables, ignore_index=True)
 
 
-class _Laws:
+class Laws:
     """Exponents and log coefficients (R,) by role, and E (R,), of the resamples."""
 
     def __init__(self, uncertainty: Uncertainty) -> None:
@@ -77,7 +77,7 @@ class _Laws:
         return loss
 
 
-def _relaxed(laws: _Laws, search: Search, budgets: Array) -> dict[str, Array]:
+def relaxed_optima(laws: Laws, search: Search, budgets: Array) -> dict[str, Array]:
     """Optimum (R, m) of each law on each budget: a grid of shapes, then ever finer ones about the best."""
     log_width = np.linspace(np.log(search.width_step), np.log(LARGEST_WIDTH), WIDTHS)
     log_depth = np.linspace(np.log(search.min_depth), np.log(LARGEST_DEPTH), DEPTHS)
@@ -86,7 +86,7 @@ def _relaxed(laws: _Laws, search: Search, budgets: Array) -> dict[str, Array]:
     log_budgets = np.log(budgets)
     affordable = log_per_token <= log_budgets[:, None]
     at_w, at_d = np.empty((len(laws.constant), len(budgets))), np.empty((len(laws.constant), len(budgets)))
-    for some in _batches(len(laws.constant), len(w)):
+    for some in batches(len(laws.constant), len(w)):
         size = laws.size_terms(search, np.exp(w)[None], np.exp(d)[None], some)
         per_token = np.exp(laws.exponent["tokens"][some][:, None] * log_per_token)
         for i, log_budget in enumerate(log_budgets):
@@ -96,7 +96,7 @@ def _relaxed(laws: _Laws, search: Search, budgets: Array) -> dict[str, Array]:
     reach_w, reach_d = log_width[1] - log_width[0], log_depth[1] - log_depth[0]
     window = np.linspace(-1, 1, FINE)
     for _ in range(ROUNDS):
-        for some in _batches(len(at_w), len(budgets) * FINE**2):
+        for some in batches(len(at_w), len(budgets) * FINE**2):
             fine_w = np.maximum(at_w[some][..., None] + reach_w * np.repeat(window, FINE), log_width[0])
             fine_d = np.maximum(at_d[some][..., None] + reach_d * np.tile(window, FINE), log_depth[0])
             log_tokens = log_budgets[:, None] - np.log(search.cost_per_token(np.exp(fine_w), np.exp(fine_d)))
@@ -122,7 +122,7 @@ def _relaxed(laws: _Laws, search: Search, budgets: Array) -> dict[str, Array]:
     return {name: np.where(laws.has_optimum[:, None], values, np.nan) for name, values in found.items()}
 
 
-def _closed_form(laws: _Laws, allocation: Allocation, flops: Array) -> dict[str, Array]:
+def _closed_form(laws: Laws, allocation: Allocation, flops: Array) -> dict[str, Array]:
     """N* and T* (R, m) of every law under C = 6·N·T."""
     log_params, log_tokens, every = allocation.log_params(flops), allocation.log_tokens(flops), slice(None)
     loss = laws.constant[:, None] + laws.term("params", log_params, every) + laws.term("tokens", log_tokens, every)
@@ -137,6 +137,6 @@ def _table(uncertainty: Uncertainty, variant: str, budgets: Array, found: dict[s
     return pd.DataFrame({"variant": variant, "budget": budgets, **columns})
 
 
-def _batches(number: int, points: int) -> list[slice]:
+def batches(number: int, points: int) -> list[slice]:
     size = max(1, BATCH // points)
     return [slice(i, i + size) for i in range(0, number, size)]

@@ -12,6 +12,7 @@ import pandas as pd
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.power_law import PowerLaw
 from gemstones.prescriptions.bands import QUANTITIES, bands
+from gemstones.prescriptions.reference import reference
 from gemstones.prescriptions.search import Array, Search, real_params, zoom
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Array", "Search", "budgets", "extrapolated", "gpu_hour_budgets", "prescribe", "real_params", "zoom"]
 
 COLUMNS = [
-    "fit", "variant", "resource", "budget", "flops", "gpu_hours", "nodes", "gpu_hours_fewest_nodes", "gpu_hours_most_nodes",
-    "gpu_hours_error", "width", "depth", "aspect_ratio", "param_count", "params", "law_params", "tokens", "tokens_per_param",
+    "fit", "variant", "resource", "budget", "bucket_from", "flops", "gpu_hours", "nodes", "gpu_hours_fewest_nodes",
+    "gpu_hours_most_nodes", "gpu_hours_error", "width", "depth", "aspect_ratio", "param_count", "params", "law_params", "tokens", "tokens_per_param",
     "loss", "extrapolated", *(f"{name}_{end}" for name in QUANTITIES for end in ("low", "high")),
 ]  # fmt: skip
 
@@ -50,6 +51,7 @@ def prescribe(
     uncertainty: Uncertainty | None = None,
     speeds: Speeds | None = None,
     gpu_hours: Iterable[float] = (),
+    with_reference: bool = False,
 ) -> pd.DataFrame:
     """Optimal shapes and tokens over budgets.
 
@@ -63,15 +65,18 @@ def prescribe(
     uncertainty : the law's resamples, for intervals: <quantity>_low and _high, of relaxed and closed-form optima.
     speeds : for the GPU-hours of every shape.
     gpu_hours : budgets in GPU-hours, which need `speeds`.
+    with_reference : with the results of the authors' search too, as the variant `reference`
+        (:func:`~gemstones.prescriptions.reference.reference`): its budgets are the right ends of buckets in FLOPs, `bucket_from`
+        the left ones, at which the authors draw them; the suite must be theirs.
 
     Returns
     -------
-    DataFrame with `COLUMNS`, by resource and budget; for each budget the variants `relaxed`, `feasible` and, for laws of params
-    and tokens on budgets of FLOPs, `closed_form` (Hoffmann et al., Eq. 4, C = 6·N·T), which has no shape; its `params` are known
-    only where the law counts all parameters. `law_params` is in the law's own count, `param_count`. `flops` are spent in
-    training, `gpu_hours` estimated on `nodes` (and on the fewest and the most that were recorded), with the speed model's typical
-    relative error in `gpu_hours_error`; all null where speeds are unknown. `extrapolated` says whether FLOPs or budget lie beyond
-    the fitted rows; null where their range is unknown.
+    DataFrame with `COLUMNS`, by resource and budget, the authors' search last; for each budget the variants `relaxed`, `feasible`
+    and, for laws of params and tokens on budgets of FLOPs, `closed_form` (Hoffmann et al., Eq. 4, C = 6·N·T), which has no shape;
+    its `params` are known only where the law counts all parameters. `law_params` is in the law's own count, `param_count`. `flops`
+    are spent in training, `gpu_hours` estimated on `nodes` (and on the fewest and the most that were recorded), with the speed
+    model's typical relative error in `gpu_hours_error`; all null where speeds are unknown. `extrapolated` says whether FLOPs or
+    budget lie beyond the fitted rows; null where their range is unknown.
 
     Raises
     ------
@@ -82,17 +87,16 @@ def prescribe(
         ("flops", np.array(list(budgets), dtype=float)),
         ("gpu_hours", np.array(list(gpu_hours), dtype=float)),
     ]
-    table = pd.concat(
-        [
-            _on_budgets(Search.of(law, suite, speeds, resource), of_resource, uncertainty)
-            for resource, of_resource in given
-            if len(of_resource)
-        ],
-        ignore_index=True,
-    )
-    beyond = extrapolated(table["flops"], law, max_flops)
-    if speeds and speeds.max_gpu_hours is not None:
-        beyond |= (table["resource"] == "gpu_hours") & (table["budget"] > speeds.max_gpu_hours)
+    tables = [
+        _on_budgets(Search.of(law, suite, speeds, resource), of_resource, uncertainty)
+        for resource, of_resource in given
+        if len(of_resource)
+    ]
+    if with_reference:
+        rows = reference(law)
+        spent, *shape = (rows[name].to_numpy() for name in ("flops", "width", "depth"))
+        tables.append(shapes_table(Search.of(law, suite, speeds), "reference", spent, *shape).assign(**rows))
+    table = pd.concat(tables, ignore_index=True)
     return table.assign(
         fit=fit,
         aspect_ratio=table["width"] / table["depth"],
@@ -100,7 +104,7 @@ def prescribe(
         tokens_per_param=table["tokens"] / table["params"],
         nodes=table["nodes"].astype("Int64"),
         gpu_hours_error=(table["gpu_hours"] * 0 + speeds.model.error) if speeds else np.nan,
-        extrapolated=beyond,
+        extrapolated=beyond_data(table, law, max_flops, speeds),
     ).reindex(columns=COLUMNS)
 
 
@@ -111,6 +115,16 @@ def extrapolated(flops: pd.Series[float], law: HuberFit | PowerLaw, max_flops: f
     if max_flops is None:
         return pd.Series(pd.NA, index=flops.index, dtype="boolean")
     return (flops > max_flops).astype("boolean")
+
+
+def beyond_data(
+    table: pd.DataFrame, law: HuberFit | PowerLaw, max_flops: float | None, speeds: Speeds | None
+) -> pd.Series[bool]:
+    """Whether `flops` or `budget` of a table's rows lie beyond the rows that were fitted; null where their range is unknown."""
+    beyond = extrapolated(table["flops"], law, max_flops)
+    if speeds and speeds.max_gpu_hours is not None:
+        beyond |= (table["resource"] == "gpu_hours") & (table["budget"] > speeds.max_gpu_hours)
+    return beyond
 
 
 def _on_budgets(search: Search, budgets: Array, uncertainty: Uncertainty | None) -> pd.DataFrame:

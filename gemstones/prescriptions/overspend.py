@@ -10,56 +10,92 @@ from gemstones.errors import UserError
 from gemstones.laws.hull import RESOURCES, lower_hull
 from gemstones.laws.power_law import positive_columns
 
+KEYS = ["run", "width", "depth", "step", "num_nodes"]
 COLUMNS = [
-    "run", "width", "depth", "resource", "used", "loss", "frontier_resource_interpolated", "overspend_interpolated",
+    "frontier", *KEYS, "resource", "used", "loss", "frontier_resource_interpolated", "overspend_interpolated",
     "overspend_nearest", "on_frontier",
 ]  # fmt: skip
 
 
-def overspend(rows: pd.DataFrame, step: int) -> pd.DataFrame:
-    """Overspend of the runs at one step: resource used / resource at which the frontier reaches the same loss − 1.
+def overspend(rows: pd.DataFrame, step: int | None = None) -> pd.DataFrame:
+    """Overspend of runs: resource used / resource at which the frontier reaches the same loss − 1.
 
-    The frontier is the lower convex hull of these runs at this step. It is interpolated in log-log; the alternative
-    `overspend_nearest`, the authors' way, takes the hull point nearest in loss, and may be negative.
+    The frontier is the lower convex hull of these runs at one step or, without a step, of every checkpoint of all of them. It is
+    interpolated in log-log; the alternative `overspend_nearest`, the authors' way, takes the hull point nearest in loss, and
+    may be negative.
 
     Parameters
     ----------
-    rows : rows of the losses table, such as a selection's; reads `run`, `width`, `depth`, `step`, `loss`, `flops` and
-        `gpu_hours`, the last only where some row has it.
-    step : the optimizer step at which runs are compared.
+    rows : rows of the losses table, such as a selection's; reads `run`, `width`, `depth`, `step`, `loss`, `flops` and, where some
+        row has them, `gpu_hours` and `num_nodes`.
+    step : the optimizer step at which runs are compared; by default, whole trajectories are.
 
     Returns
     -------
-    DataFrame with `COLUMNS`, one row for each run and resource (flops, gpu_hours), by resource, width and depth.
-    Overspends are ratios: 0.5 is 50 % more. Losses above the frontier's first point have no frontier resource: it and
-    `overspend_interpolated` are null there (none can lie below the frontier's last point).
+    DataFrame with `COLUMNS`, one row for each run, step and resource (flops, gpu_hours), by resource, width, depth and step;
+    `frontier` is `step` or `trajectories`. Overspends are ratios: 0.5 is 50 % more. Losses above the frontier's first point
+    have no frontier resource: it and `overspend_interpolated` are null there (none can lie below the frontier's last point).
 
     Raises
     ------
     UserError
-        If no row is at this step, a run has two, or a value has no logarithm.
+        If no row is at this step, a run has two at one step, or a value has no logarithm.
     """
-    source = f"overspend at step {step}"
-    table = _rows_at(rows, step, source)
+    source = "overspend over trajectories" if step is None else f"overspend at step {step}"
+    table = _rows(rows, step, source)
     resources = [name for name in RESOURCES if name in table and table[name].notna().any()]
     tables = [_for_resource(table, resource, source) for resource in resources]
     if not tables:
         raise UserError(f"{source}: no column {' or '.join(RESOURCES)} with values")
-    return pd.concat(tables, ignore_index=True)
+    frontier = "trajectories" if step is None else "step"
+    return pd.concat(tables, ignore_index=True).assign(frontier=frontier)[COLUMNS]
 
 
-def _rows_at(rows: pd.DataFrame, step: int, source: str) -> pd.DataFrame:
+def over_trajectories(table: pd.DataFrame, step: int) -> pd.DataFrame:
+    """What is read off whole trajectories, one row for each resource and run.
+
+    Parameters
+    ----------
+    table : as :func:`overspend` gives it without a step.
+    step : a step of interest.
+
+    Returns
+    -------
+    DataFrame with `resource`, `run`, `num_nodes` and the interpolated overspends `at_step`, null where the run has no such row, `least`
+    with its step `least_at_step`, and `median` over the run's rows.
+    """
+    cost = "overspend_interpolated"
+    found = []
+    for (resource, run), rows in table.dropna(subset=[cost]).groupby(["resource", "run"], sort=False):
+        best = rows.loc[rows[cost].idxmin()]
+        at_step = rows.loc[rows["step"] == step, cost]
+        found.append(
+            {
+                "resource": resource,
+                "run": run,
+                "num_nodes": best["num_nodes"],
+                "at_step": at_step.iloc[0] if len(at_step) else np.nan,
+                "least": best[cost],
+                "least_at_step": best["step"],
+                "median": rows[cost].median(),
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def _rows(rows: pd.DataFrame, step: int | None, source: str) -> pd.DataFrame:
     for column in ("run", "width", "depth", "step"):
         if column not in rows:
             raise UserError(f"{source}: no column '{column}'; it has {', '.join(map(str, rows.columns))}")
-    at_step = (rows["step"] == step).fillna(False).astype(bool)
-    table = rows[at_step].sort_values(["width", "depth", "run"], ignore_index=True)
+    chosen = rows if step is None else rows[(rows["step"] == step).fillna(False).astype(bool)]
+    table = chosen.sort_values(["width", "depth", "run", "step"], ignore_index=True)
     if table.empty:
-        last = rows["step"].max()
-        raise UserError(f"{source}: no row is at this step; the last is at {last}")
-    twice = table["run"][table["run"].duplicated()]
+        where = "no rows" if step is None else f"no row is at this step; the last is at {rows['step'].max()}"
+        raise UserError(f"{source}: {where}")
+    twice = table[table.duplicated(["run", "step"])]
     if len(twice):
-        raise UserError(f"{source}: run {twice.iloc[0]} has two rows; select one phase and one validation set")
+        run, at = twice[["run", "step"]].iloc[0]
+        raise UserError(f"{source}: run {run} has two rows at step {at}; select one phase and one validation set")
     return table
 
 
@@ -70,21 +106,16 @@ def _for_resource(table: pd.DataFrame, resource: str, source: str) -> pd.DataFra
     on_frontier = np.zeros(len(table), dtype=bool)
     on_frontier[at] = True
     reached = _interpolate(used[at], loss[at], loss)
+    reached[at] = used[at]  # without rounding
     nearest = used[at][np.argmin(np.abs(loss[:, None] - loss[at]), axis=1)]
-    return pd.DataFrame(
-        {
-            "run": table["run"],
-            "width": table["width"],
-            "depth": table["depth"],
-            "resource": resource,
-            "used": used,
-            "loss": loss,
-            "frontier_resource_interpolated": reached,
-            "overspend_interpolated": used / reached - 1,
-            "overspend_nearest": used / nearest - 1,
-            "on_frontier": on_frontier,
-        },
-        columns=COLUMNS,
+    return table.reindex(columns=KEYS).assign(
+        resource=resource,
+        used=used,
+        loss=loss,
+        frontier_resource_interpolated=reached,
+        overspend_interpolated=used / reached - 1,
+        overspend_nearest=used / nearest - 1,
+        on_frontier=on_frontier,
     )
 
 

@@ -1,4 +1,4 @@
-"""The prescriptions of one fit of a study: its budgets, the speeds that its runs recorded, and its law's intervals."""
+"""Prescriptions and costs of a fit of a study: its budgets, the speeds that its runs recorded, and its law's intervals."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gemstones.laws.fit import HuberFit
 from gemstones.laws.uncertainty import Uncertainty
 from gemstones.losses.selections import select
 from gemstones.prescriptions.optimum import budgets, gpu_hour_budgets, prescribe
+from gemstones.prescriptions.overtraining import overtraining
 from gemstones.prescriptions.speeds import Speeds, speeds_of, too_few
 from gemstones.study import Study
 
@@ -38,6 +39,31 @@ def prescriptions_of(
         uncertainty=Uncertainty(law, resamples, study.bootstrap.level),
         speeds=speeds,
         gpu_hours=gpu_hour_budgets(study.prescriptions, speeds),
+        with_reference=study.prescriptions.reference,
+    )
+
+
+def overtraining_of(study: Study, law: HuberFit, resamples: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
+    """See :func:`~gemstones.prescriptions.overtraining.overtraining`; the log says why budgets of GPU-hours are left out, if they are.
+
+    Parameters
+    ----------
+    law, resamples : the fit of the section `overtraining`, and the laws fitted to resamples of its rows.
+    losses : the study's losses table.
+    """
+    spec = study.overtraining
+    assert spec is not None
+    speeds = fitted_speeds(study, spec.fit, losses)
+    if spec.gpu_hours and speeds is None:
+        log.warning("%s", too_few(speeds))
+    return overtraining(
+        law,
+        spec.flops,
+        study.suite,
+        spec.fit,
+        uncertainty=Uncertainty(law, resamples, study.bootstrap.level),
+        speeds=speeds,
+        gpu_hours=spec.gpu_hours if speeds else (),
     )
 
 

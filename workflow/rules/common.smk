@@ -200,7 +200,12 @@ def query_of_overspend(wildcards):
 
 
 def overtraining_law(wildcards):
-    return f"<results>/laws/{study.overtraining.fit}.json"
+    stem = f"<results>/laws/{study.overtraining.fit}"
+    return {"law": f"{stem}.json", "resamples": f"{stem}.parquet"}
+
+
+def query_of_overtraining(wildcards):
+    return study.selections[study.fits[study.overtraining.fit].selection]
 
 
 def figure_inputs(wildcards):

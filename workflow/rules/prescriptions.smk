@@ -1,6 +1,6 @@
 """Prescriptions: what to train for a budget, and what other choices cost.
 
-laws/<fit>.{json,parquet} and losses/losses.parquet → prescriptions/<fit>.{parquet,html}; laws/<fit>.json → prescriptions/overtraining.parquet;
+laws/<fit>.{json,parquet} and losses/losses.parquet → prescriptions/<fit>.{parquet,html}, prescriptions/overtraining.parquet;
 losses/losses.parquet → prescriptions/overspend.parquet
 """
 
@@ -12,7 +12,10 @@ rule prescription:
         resamples="<results>/laws/{fit}.parquet",
         losses="<results>/losses/losses.parquet",
         code=modules(
-            *(f"prescriptions/{name}" for name in ("bands", "optimum", "page", "search", "speeds", "study")),
+            *(
+                f"prescriptions/{name}"
+                for name in ("bands", "optimum", "page", "reference", "search", "speeds", "study")
+            ),
             *(f"laws/{name}" for name in ("fit", "power_law", "uncertainty")),
             "cluster/throughput",
             "losses/selections",
@@ -57,10 +60,17 @@ rule overspend:
 
 
 rule overtraining:
-    """The loss of training longer, and smaller, than the optimum at the same FLOPs."""
+    """The loss of training longer, and smaller, than the optimum on the same budget."""
     input:
-        law=overtraining_law,
-        code=modules("prescriptions/overtraining", "prescriptions/optimum", "laws/power_law", "suite/counting"),
+        unpack(overtraining_law),
+        losses="<results>/losses/losses.parquet",
+        code=modules(
+            *(f"prescriptions/{name}" for name in ("bands", "optimum", "overtraining", "search", "speeds", "study")),
+            *(f"laws/{name}" for name in ("fit", "power_law", "uncertainty")),
+            "cluster/throughput",
+            "losses/selections",
+            "suite/counting",
+        ),
     output:
         "<results>/prescriptions/overtraining.parquet",
     log:
@@ -69,5 +79,6 @@ rule overtraining:
         "../../envs/analysis.yaml"
     params:
         config=sections("suite", "overtraining"),
+        query=query_of_overtraining,
     script:
         "../../scripts/overtraining.py"

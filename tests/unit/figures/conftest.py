@@ -19,7 +19,7 @@ from gemstones.losses.selections import select
 from gemstones.losses.table import check
 from gemstones.prescriptions.optimum import budgets, prescribe
 from gemstones.prescriptions.overspend import overspend
-from gemstones.prescriptions.overtraining import overtraining
+from gemstones.prescriptions.study import overtraining_of
 from gemstones.study import Figure, Study, load
 from gemstones.suite.shapes import architecture
 from gemstones.suite.tables import shapes_table
@@ -71,7 +71,7 @@ CONFIG: dict[str, Any] = {
         "fits": ["approach_3_all", "approach_3_all_width_depth"], "flops_range": [1e11, 1e15], "budgets": 17,
     },
     "overspend": {"selection": "all", "step": 450},
-    "overtraining": {"fit": "approach_3_all_width_depth", "flops": [3e11, 1e12, 1e13]},
+    "overtraining": {"fit": "approach_3_all_width_depth", "flops": [3e11, 1e12, 1e13], "gpu_hours": [0.02]},
 }  # fmt: skip
 
 
@@ -198,6 +198,35 @@ def compared(study: Study, losses: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([compare_laws(rows[name], name, theirs.get(name, [])) for name in rows], ignore_index=True)
 
 
+def small_overspend(study: Study, losses: pd.DataFrame) -> pd.DataFrame:
+    rows = select(losses, study.selections["all"], "all")
+    return pd.concat([overspend(rows, study.overspend.step), overspend(rows)], ignore_index=True)
+
+
+def small_anomalies() -> pd.DataFrame:
+    """One run that trained on other nodes than those of its width."""
+    row = {
+        "suite": "small",
+        "run": "64x3",
+        "step": None,
+        "kind": "throughput",
+        "quantity": "num_nodes",
+        "expected": 2.0,
+    }
+    return pd.DataFrame([row])
+
+
+def small_resamples(law: Any) -> pd.DataFrame:
+    """Laws with exponents a little to either side of a law's."""
+    rows = []
+    for factor in (0.99, 0.995, 1.0, 1.005, 1.01):
+        row = {"unit": "run", "irreducible_loss": law.law.irreducible_loss}
+        for role, alpha, c in zip(law.law.covariates, law.law.exponents, law.law.log_coefficients, strict=True):
+            row |= {f"exponent_{role}": alpha * factor, f"log_coefficient_{role}": c}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def small_study(kind: str, fits: list[str]) -> Tables:
     """Tables with the laws of some fits and everything that follows from them."""
     study = load(CONFIG)
@@ -218,15 +247,16 @@ def small_study(kind: str, fits: list[str]) -> Tables:
         laws={name: laws[name] for name in fits},
         prescriptions=prescriptions,
         others={
-            "overspend": overspend(select(losses, study.selections["all"], "all"), study.overspend.step),
+            "overspend": small_overspend(study, losses),
+            "anomalies": small_anomalies(),
             "comparison": compared(study, losses),
             "coverage": small_coverage(),
             "benchmarks": accuracies,
             "downstream": downstream.laws,
             "downstream_points": downstream.points,
             "downstream_resamples": downstream.resamples,
-            "overtraining": overtraining(
-                laws[study.overtraining.fit], study.overtraining.flops, study.suite, study.overtraining.fit
+            "overtraining": overtraining_of(
+                study, laws[study.overtraining.fit], small_resamples(laws[study.overtraining.fit]), losses
             ),
         },
     )

@@ -196,15 +196,63 @@ def test_overspend_is_ordered_by_parameters_and_in_percent(
 ) -> None:
     data = drawings["overspend"].data
     assert data["params"].is_monotonic_increasing
-    table = tables["overspend"].others["overspend"]
+    table = tables["overspend"].others["overspend"].query("frontier == 'step'")
     assert data["overspend_percent"].max() == pytest.approx(100 * table["overspend_interpolated"].max())
-    labels = [label.get_text() for label in drawings["overspend"].figure.axes[0].get_yticklabels()]
+    labels = [label.get_text() for label in drawings["overspend"].figure.axes[2].get_yticklabels()]
     assert labels == list(dict.fromkeys(data["shape"]))
+
+
+def test_overspend_map_has_stars_on_the_frontier(drawings: dict[str, Drawing], tables: dict[str, Tables]) -> None:
+    drawing = drawings["overspend"]
+    for axes, (_, rows) in zip(drawing.figure.axes[:2], drawing.data.groupby("resource", sort=True), strict=True):
+        stars = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.get_lines() if line.get_marker() == "*"}
+        assert stars == set(rows.loc[rows["on_frontier"], ["width", "depth"]].itertuples(index=False, name=None))
+        assert len(axes.get_lines()) == len(rows)
+
+
+def test_runs_on_other_nodes_than_their_siblings_have_a_star(drawings: dict[str, Drawing]) -> None:
+    flagged = drawings["overspend"].data.dropna(subset=["nodes_of_siblings"])
+    assert set(flagged["run"]) == {"64x3"}
+    (right,) = drawings["overspend"].figure.axes[3].child_axes
+    labels = [label.get_text() for label in right.get_yticklabels()]
+    assert labels.count("1*") == 1
+    assert labels.count("1") == len(labels) - 1
+    ends = [panel.child_axes[0].get_yticklabels() for panel in drawings["overspend_trajectories"].figure.axes[:2]]
+    starred = [[label.get_text().endswith("*") for label in labels].count(True) for labels in ends]
+    assert starred == [0, 1]  # of FLOPs, of GPU-hours
+
+
+def test_trajectories_mark_where_each_run_is_nearest_to_the_frontier(drawings: dict[str, Drawing]) -> None:
+    drawing = drawings["overspend_trajectories"]
+    (summary,) = drawing.tables.values()
+    for axes, (resource, rows) in zip(
+        drawing.figure.axes[:2], drawing.data.groupby("resource", sort=True), strict=True
+    ):
+        least = rows.loc[rows.groupby("run")["overspend_percent"].idxmin()].set_index("run")
+        marks = sorted(line.get_xdata()[0] for line in axes.get_lines())
+        assert marks == sorted(least["tokens"])
+        of_resource = summary[summary["resource"] == resource].set_index("run")
+        assert list(of_resource["least_percent"]) == pytest.approx(
+            list(least.loc[of_resource.index, "overspend_percent"])
+        )
+        assert len(axes.collections) == len(least)
 
 
 def test_budgets_beyond_the_data_are_marked(drawings: dict[str, Drawing]) -> None:
     titles = [axes.get_title() for axes in drawings["overtraining"].figure.axes]
-    assert titles == ["3×10¹¹ FLOPs", "10¹² FLOPs", "10¹³ FLOPs, extrapolated"]
+    assert titles == ["3×10¹¹ FLOPs", "10¹² FLOPs", "10¹³ FLOPs, extrapolated", "0.02 GPU-hours"]
+
+
+def test_overtraining_draws_the_increase_with_its_interval(drawings: dict[str, Drawing]) -> None:
+    drawing = drawings["overtraining"]
+    for axes, (_, rows) in zip(drawing.figure.axes, drawing.data.groupby(["resource", "budget"]), strict=True):
+        (band,) = axes.collections
+        drawn = band.get_paths()[0].vertices[:, 1]
+        increase = rows[[f"loss_increase_{end}_nats_per_token" for end in ("low", "high")]]
+        lowest = rows["loss_nats_per_token"].min()
+        assert (drawn.min(), drawn.max()) == pytest.approx(
+            (lowest + increase.min().min(), lowest + increase.max().max())
+        )
 
 
 def test_cooldown_gain_is_against_the_main_run_at_the_same_tokens(drawings: dict[str, Drawing]) -> None:
@@ -364,6 +412,7 @@ def test_coverage_is_drawn_with_its_binomial_errors(drawings: dict[str, Drawing]
         "residuals",
         "held_out",
         "overspend",
+        "overspend_trajectories",
         "overtraining",
         "coverage",
         "benchmarks",

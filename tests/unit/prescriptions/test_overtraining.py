@@ -1,11 +1,16 @@
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import minimize_scalar
 
+from gemstones.cluster.throughput import SpeedModel
+from gemstones.laws import HuberFit, PowerLaw, Uncertainty
+from gemstones.laws.uncertainty import expanded_tail
 from gemstones.prescriptions import overtraining
 from gemstones.prescriptions.optimum import Search
 from gemstones.prescriptions.overtraining import COLUMNS, FACTORS
-from gemstones.suite.counting import flops_per_token
+from gemstones.prescriptions.speeds import Speeds
+from gemstones.suite.counting import Architecture, flops_per_token
 
 
 @pytest.fixture
@@ -59,3 +64,96 @@ def test_factors_that_leave_no_shape_are_null(published, suite):
     assert table.loss.isna().tolist() == [False, True]
     assert table.width.isna().tolist() == [False, True]
     assert overtraining(published, [], suite).empty
+    assert overtraining(published, [], suite).loss_low.empty
+
+
+def uncertainty_of(law: PowerLaw, laws: list[PowerLaw]) -> Uncertainty:
+    numbers = dict.fromkeys(("objective", "gradient_norm", "lowest_curvature", "share_of_starts_at_optimum"), 0.0)
+    fit = HuberFit(law, 1e-4, n_rows=770, n_runs=22, converged=True, starts=8, **numbers)
+    rows = []
+    for each in laws:
+        row = {"unit": "run", "irreducible_loss": each.irreducible_loss}
+        for role, exponent, log_coefficient in zip(each.covariates, each.exponents, each.log_coefficients, strict=True):
+            row |= {f"exponent_{role}": exponent, f"log_coefficient_{role}": log_coefficient}
+        rows.append(row)
+    return Uncertainty(fit, pd.DataFrame(rows))
+
+
+def other_laws(law: PowerLaw, count: int) -> list[PowerLaw]:
+    generator = np.random.default_rng(0)
+    return [
+        PowerLaw(
+            law.covariates,
+            tuple(np.array(law.exponents) * generator.uniform(0.95, 1.05, len(law.exponents))),
+            tuple(np.array(law.log_coefficients) + generator.uniform(-0.05, 0.05, len(law.exponents))),
+            law.irreducible_loss + generator.uniform(-0.1, 0.1),
+        )
+        for _ in range(count)
+    ]
+
+
+def test_intervals_are_of_every_law_with_its_own_best_shape_for_the_fits_tokens(published, suite):
+    laws = other_laws(published, 9)
+    table = overtraining(published, [1e21], suite, factors=[1 / 8, 1, 8], uncertainty=uncertainty_of(published, laws))
+    losses, increases = [], []
+    for law in laws:
+        search = Search.of(law, suite)
+        width, depth = search.relaxed(1e21)
+        best = float(search.loss(width, depth, 1e21)[0])
+        # Of many widths, each with the depth that spends the budget on the given tokens.
+        widths = np.geomspace(256, 60_000, 40_000)
+        base, per_layer = search.affine_flops(widths)
+        depths = (1e21 / table.tokens.to_numpy()[:, None] - base) / per_layer
+        possible = depths >= 2
+        loss = search.predict(widths, np.where(possible, depths, 2), table.tokens.to_numpy()[:, None])
+        losses.append(np.where(possible, loss, np.inf).min(1))
+        increases.append(losses[-1] - best)
+    tail = expanded_tail(0.95, 22, 9)
+    for name, values in (("loss", losses), ("loss_increase", increases)):
+        low, high = np.quantile(values, [tail, 1 - tail], axis=0)
+        assert table[f"{name}_low"].to_numpy() == pytest.approx(low, abs=2e-7)
+        assert table[f"{name}_high"].to_numpy() == pytest.approx(high, abs=2e-7)
+    assert (table.loss_high - table.loss_low).min() > 0.05
+    # Laws differ in their irreducible loss, which an increase does not have.
+    assert (table.loss_increase_high - table.loss_increase_low)[1] < 0.02
+
+
+def test_many_resamples_are_worked_on_in_parts(published, suite, monkeypatch):
+    from gemstones.prescriptions import bands
+
+    uncertainty = uncertainty_of(published, other_laws(published, 7))
+    whole = overtraining(published, [1e20, 1e22], suite, factors=[0.5, 2], uncertainty=uncertainty)
+    monkeypatch.setattr(bands, "BATCH", 600)
+    pd.testing.assert_frame_equal(
+        overtraining(published, [1e20, 1e22], suite, factors=[0.5, 2], uncertainty=uncertainty), whole
+    )
+
+
+def test_factors_that_leave_no_shape_have_no_interval(published, suite):
+    uncertainty = uncertainty_of(published, [published] * 3)
+    table = overtraining(published, [1e18], suite, factors=[1.0, 1e4], uncertainty=uncertainty)
+    assert table.loss_high.isna().tolist() == [False, True]
+    assert table.loss_increase_high[0] == pytest.approx(0, abs=1e-7)
+
+
+def test_budgets_of_gpu_hours_hold(published, suite):
+    model = SpeedModel((2.9e-14, 2.2e-12, 4.4e-10), 0.08, (8, 64), 22, Architecture(), 2048 * 2048, 8)
+    speeds = Speeds(model, nodes=16, flops_per_gpu_hour=1.3e17, max_gpu_hours=800.0)
+    table = overtraining(
+        published, [1e20], suite, factors=[0.25, 1, 4], max_flops=1e22, speeds=speeds, gpu_hours=[500, 1000]
+    )
+    assert table.resource.tolist() == ["flops"] * 3 + ["gpu_hours"] * 6
+    search = Search.of(published, suite, speeds, "gpu_hours")
+    spent = table.tokens * search.gpu_hours_per_token(table.width, table.depth)
+    assert spent.to_numpy() == pytest.approx(table.gpu_hours.to_numpy())
+    assert (table.tokens * flops_per_token(table.width, table.depth)).to_numpy() == pytest.approx(
+        table.flops.to_numpy()
+    )
+    hours = table[table.resource == "gpu_hours"]
+    assert hours.gpu_hours.tolist() == hours.budget.tolist() == [500] * 3 + [1000] * 3
+    assert hours.extrapolated.tolist() == [False] * 3 + [True] * 3
+    for _, rows in hours.groupby("budget"):
+        assert rows.loss.idxmin() == rows.index[1]
+        assert (rows.tokens / rows.tokens.iloc[1]).to_numpy() == pytest.approx([0.5, 1, 2])
+    width, depth = search.relaxed(500.0)
+    assert hours.loss.iloc[1] == pytest.approx(float(search.loss(width, depth, 500.0)[0]), rel=1e-9)
