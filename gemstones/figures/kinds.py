@@ -35,7 +35,7 @@ KINDS = {
     "lr_ablation": Kind(LOSSES),
     "lr_transfer": Kind(LOSSES),
     "cooldown": Kind(LOSSES),
-    "approach_1": Kind(LAWS, fits="hull"),
+    "approach_1": Kind(LAWS, fits="hull", resamples=True),
     "rainbow": Kind(LAWS, fits="any", prescriptions=True),
     "residuals": Kind(LAWS, fits="huber", tables=("losses/anomalies.csv",)),
     "held_out": Kind(LAWS, tables=("laws/comparison.csv",), section="comparisons"),
