@@ -78,8 +78,8 @@ def draw_approach_1(tables: Tables) -> Drawing:
         lines.append(table)
         on_frontier |= set(rows.loc[rows["on_hull"], "shape"].dropna())
         axes[0].set_title(fit_label(name), fontweight="bold")
-        draw_runs(axes[0], rows, law, {shape: style.line(alpha=0.6) for shape, style in styles.items()})
-        draw_frontier(axes[0], law)
+        plot_runs(axes[0], rows, law, {shape: style.line(alpha=0.6) for shape, style in styles.items()})
+        plot_frontier(axes[0], law)
         _points(axes[0], rows, law, "loss", styles, bool(bins))
         for panel, quantity in zip(axes[1:], quantities, strict=True):
             _points(panel, rows, law, quantity, styles, bool(bins))
@@ -158,7 +158,7 @@ def lines_table(tables: Tables, name: str, law: HullFit, bins: dict[str, Line], 
     return pd.DataFrame(rows, columns=columns).assign(**same)[[*same, *columns]]
 
 
-def draw_runs(axes: Axes, rows: pd.DataFrame, law: HullFit, looks: dict[str, dict[str, object]]) -> None:
+def plot_runs(axes: Axes, rows: pd.DataFrame, law: HullFit, looks: dict[str, dict[str, object]]) -> None:
     """A thin line per run, in the look of its shape; per shape where runs have one row each, as ends of cooldowns do."""
     single = not rows["run"].duplicated().any()
     for shape, run in rows.groupby("shape" if single else "run", sort=False, dropna=False):
@@ -169,7 +169,7 @@ def draw_runs(axes: Axes, rows: pd.DataFrame, law: HullFit, looks: dict[str, dic
         axes.plot(run[law.resource], run["loss"], **look)  # type: ignore[arg-type]
 
 
-def draw_frontier(axes: Axes, law: HullFit) -> None:
+def plot_frontier(axes: Axes, law: HullFit) -> None:
     axes.plot(*zip(*((point.resource, point.loss) for point in law.hull), strict=True), **FRONTIER)
 
 

@@ -31,11 +31,15 @@ SUITE, LOSSES, LAWS, PRESCRIPTIONS = "1 Suite", "2 Losses", "3 Laws", "4 Prescri
 INDUSTRY = "losses/industry.csv"
 KINDS = {
     "shapes": Kind(SUITE, tables=(INDUSTRY,)),
+    "feasible_shapes": Kind(SUITE),
+    "flops_ratio": Kind(SUITE),
     "loss_curves": Kind(LOSSES),
     "lr_ablation": Kind(LOSSES),
     "lr_transfer": Kind(LOSSES),
     "cooldown": Kind(LOSSES),
     "approach_1": Kind(LAWS, fits="hull", resamples=True),
+    "frontier": Kind(LAWS, fits="hull"),
+    "reduced_sampling": Kind(LAWS, fits="huber", resamples=True),
     "rainbow": Kind(LAWS, fits="any", prescriptions=True),
     "residuals": Kind(LAWS, fits="huber", tables=("losses/anomalies.csv",)),
     "held_out": Kind(LAWS, tables=("laws/comparison.csv",), section="comparisons"),
