@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from gemstones.errors import UserError
 from gemstones.figures.axes import legend_right, log_axis, loss_axis
+from gemstones.figures.hulls import FRONTIER, frontier_rows, hull_fits, plot_frontier, plot_runs, resource_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.published import REFERENCES
@@ -28,14 +29,12 @@ from gemstones.figures.style import (
     figure,
     fit_label,
     model_styles,
-    shape_names,
 )
-from gemstones.laws.hull import HullFit, Line, best_per_bin, line_through
+from gemstones.laws.hull import HullFit, Line, line_through
 from gemstones.laws.uncertainty import Uncertainty
 
 Floats = NDArray[np.float64]
 
-RESOURCES = {"flops": "training FLOPs", "gpu_hours": "GPU-hours"}
 SYMBOLS = {"flops": "C", "gpu_hours": "H"}
 QUANTITIES = {
     "params": ("optimal parameters", "N^*"),
@@ -45,9 +44,8 @@ QUANTITIES = {
 SMALL = ("tokens_per_param",)  # the quantities of `panels: small`
 COUNTS = {"params_no_embeddings": "\n(no embeddings)", "params_no_input_embedding": "\n(no input embedding)"}
 HULL, BINS = PALETTE[1], PALETTE[0]
-FRONTIER = {"color": "black", "linestyle": (0, (1, 1.2)), "linewidth": 1.1, "zorder": 2.5}
-BIN_POINTS = {"color": BINS, "marker": ".", "linestyle": "none", "markersize": 1.6, "alpha": 0.45}
-BIN_LINE = {"color": BINS, "linestyle": (0, (6, 2)), "linewidth": 1.3}
+BIN_POINTS: dict[str, Any] = {"color": BINS, "marker": ".", "linestyle": "none", "markersize": 1.6, "alpha": 0.45}
+BIN_LINE: dict[str, Any] = {"color": BINS, "linestyle": (0, (6, 2)), "linewidth": 1.3}
 DATA = [
     "fit",
     "run",
@@ -87,10 +85,9 @@ def draw_approach_1(tables: Tables) -> Drawing:
             _title(panel, table[table["quantity"] == quantity], law)
             if law.resource == "flops":
                 _reference("Chinchilla", panel, law, quantity)
-        resource_axis(axes[-1], law)
-        for panel in axes[:-1]:
-            log_axis(panel, "x", *(("power", 5) if law.resource == "flops" else ("count", 4)))
-            panel.tick_params(labelbottom=False)
+        for panel in axes:
+            resource_axis(panel, law)
+            panel.label_outer(remove_inner_ticks=False)
     for row in zip(*panels, strict=True):
         _share_y(list(row))
     _label(panels, quantities, {law.param_count for law in fits.values()})
@@ -106,33 +103,6 @@ def draw_approach_1(tables: Tables) -> Drawing:
     return Drawing(
         drawn, data, {"Lines: log y = slope · log resource + intercept": pd.concat(lines, ignore_index=True)}
     )
-
-
-def hull_fits(tables: Tables) -> dict[str, HullFit]:
-    """The figure's Approach 1 fits; UserError where it has others or none."""
-    wrong = [name for name, law in tables.laws.items() if not isinstance(law, HullFit)]
-    if wrong or not tables.laws:
-        raise UserError(
-            f"figure of kind '{tables.figure.kind}': needs Approach 1 fits, has {', '.join(wrong) or 'none'}"
-        )
-    return {name: law for name, law in tables.laws.items() if isinstance(law, HullFit)}
-
-
-def frontier_rows(tables: Tables, name: str, law: HullFit) -> pd.DataFrame:
-    """Rows of the fit's selection, by run and resource, with `shape`, `tokens_per_param`, `on_hull` and `best_of_bin`.
-
-    `params` is the fit's own count; `best_of_bin` says whether Hoffmann's binning keeps the row.
-    """
-    rows = tables.rows(tables.study.fits[name].selection)
-    corners = {(point.resource, point.loss) for point in law.hull}
-    at = zip(rows[law.resource].astype(float), rows["loss"].astype(float), strict=True)
-    rows = rows.assign(
-        on_hull=[point in corners for point in at], shape=shape_names(rows), params=rows[law.param_count].astype(float)
-    )
-    rows["tokens_per_param"] = rows["tokens"] / rows["params"]
-    kept = best_per_bin(rows.assign(place=np.arange(len(rows))), law.resource)["place"]
-    rows["best_of_bin"] = np.isin(np.arange(len(rows)), kept)
-    return rows.sort_values(["params", "run", law.resource], ignore_index=True)
 
 
 def bin_lines(rows: pd.DataFrame, law: HullFit) -> dict[str, Line]:
@@ -156,27 +126,6 @@ def lines_table(tables: Tables, name: str, law: HullFit, bins: dict[str, Line], 
     columns = ["method", "quantity", "slope", "slope_low", "slope_high", "intercept", "points"]
     same = {"fit": name, "selection": law.selection, "resource": law.resource, "param_count": law.param_count}
     return pd.DataFrame(rows, columns=columns).assign(**same)[[*same, *columns]]
-
-
-def plot_runs(axes: Axes, rows: pd.DataFrame, law: HullFit, looks: dict[str, dict[str, object]]) -> None:
-    """A thin line per run, in the look of its shape; per shape where runs have one row each, as ends of cooldowns do."""
-    single = not rows["run"].duplicated().any()
-    for shape, run in rows.groupby("shape" if single else "run", sort=False, dropna=False):
-        look = {"linewidth": 0.7, **looks.get(str(run["shape"].iloc[0]), UNSTYLED.line(alpha=0.6))}
-        run = run.sort_values(law.resource)
-        if pd.isna(shape):
-            look |= {"linestyle": "none", "marker": ".", "markersize": 2.5}
-        axes.plot(run[law.resource], run["loss"], **look)  # type: ignore[arg-type]
-
-
-def plot_frontier(axes: Axes, law: HullFit) -> None:
-    axes.plot(*zip(*((point.resource, point.loss) for point in law.hull), strict=True), **FRONTIER)
-
-
-def resource_axis(axes: Axes, law: HullFit) -> None:
-    """Named logarithmic x axis of the fit's resource."""
-    log_axis(axes, "x", *(("power", 5) if law.resource == "flops" else ("count", 4)))
-    axes.set_xlabel(RESOURCES[law.resource])
 
 
 def _panels(fits: int, quantities: int) -> tuple[Figure, list[list[Axes]]]:

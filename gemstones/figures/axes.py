@@ -139,7 +139,7 @@ def label_ends(axes: Axes, ends: Mapping[str, float], styles: Mapping[str, Style
     to_axes = axes.transScale + axes.transLimits
     wanted = {name: float(to_axes.transform((axes.get_xlim()[1], end))[1]) for name, end in ends.items()}
     names = sorted(wanted, key=lambda name: wanted[name])
-    height = axes.figure.get_figheight() - 1.0  # inches, about: the layout is made later
+    height = axes.figure.bbox.height / axes.figure.dpi - 1.0  # inches, about: the layout is made later
     places = spread(np.clip([wanted[name] for name in names], 0, 1), min(FONT * 1.25 / 72 / height, 1 / len(names)))
     for name, place in zip(names, places, strict=True):
         look = styles[name].points(markeredgewidth=0) if markers else {}

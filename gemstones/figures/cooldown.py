@@ -27,7 +27,7 @@ def draw_cooldown(tables: Tables) -> Drawing:
         style = styles[str(shape)]
         for end in ends.itertuples():
             left.plot(
-                [end.tokens_start, end.tokens_end], [end.loss_start, end.loss_end], color=style.color, linewidth=1.1
+                [end.tokens_start, end.tokens_end], [end.loss_start, end.loss_end], color=style.color, linewidth=1.4
             )
         right.plot(
             ends["tokens_end"], ends["gain"], marker=style.marker, markersize=3.5, markeredgewidth=0,
@@ -42,7 +42,7 @@ def draw_cooldown(tables: Tables) -> Drawing:
     right.set_xlim(right=gains["tokens_end"].max() * 1.04)
     last = gains[gains["gain"].notna()].groupby("shape")["gain"].last()
     label_ends(right, {str(shape): float(gain) for shape, gain in last.items()}, styles, markers=True)
-    cooldown = Line2D([], [], color=GREY, linewidth=1.1, label="left: cooldown")
+    cooldown = Line2D([], [], color=GREY, linewidth=1.4, label="cooldown (thick)")
     legend_below(drawn, [cooldown, *aspect_handles(tables)], columns=4)
     losses = {name: f"{name}_nats_per_token" for name in ("loss_start", "loss_end", "loss_main", "gain")}
     return Drawing(drawn, gains.rename(columns=losses))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -15,9 +17,21 @@ from gemstones.figures.output import Drawing
 from gemstones.figures.plane import finish
 from gemstones.figures.style import GREY, PALETTE, figure
 
-FEASIBLE = {"linestyle": "none", "marker": "o", "markersize": 4, "markeredgewidth": 0}
-RING = {"color": "black", "linestyle": "none", "marker": "o", "markersize": 7, "markerfacecolor": "none"}
-PINNED = {"color": PALETTE[1], "linestyle": "none", "marker": "D", "markersize": 5, "markeredgewidth": 0}
+FEASIBLE: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4, "markeredgewidth": 0}
+RING: dict[str, Any] = {
+    "color": "black",
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 7,
+    "markerfacecolor": "none",
+}
+PINNED: dict[str, Any] = {
+    "color": PALETTE[1],
+    "linestyle": "none",
+    "marker": "D",
+    "markersize": 5,
+    "markeredgewidth": 0,
+}
 
 
 def draw_feasible_shapes(tables: Tables) -> Drawing:
@@ -34,7 +48,7 @@ def draw_feasible_shapes(tables: Tables) -> Drawing:
     bands: list[Artist] = []
     for color, (target, members) in zip(_colors(len(groups)), groups, strict=True):
         axes.plot(members["width"], members["depth"], color=color, **FEASIBLE)
-        label = f"{human(float(str(target)))}: {len(members)} shapes"
+        label = f"{human(float(str(target)))}: {len(members)}"
         bands.append(Line2D([], [], color=color, label=label, **FEASIBLE))
     trained, pinned = shapes[shapes["selected"] & shapes["feasible"]], shapes[shapes["pinned"]]
     marks: list[Artist] = []
@@ -43,8 +57,8 @@ def draw_feasible_shapes(tables: Tables) -> Drawing:
         if len(members):
             marks.append(Line2D([], [], label=f"{label}: {len(members)}", **look))
     finish(axes, tables)
-    line = Line2D([], [], color=GREY, linewidth=0.7, label="on target")
-    legend_right(drawn, [("parameters", [*bands[::-1], line]), ("trained", marks)])
+    line = Line2D([], [], color=GREY, linewidth=0.7, label="exactly there")
+    legend_right(drawn, [("feasible, near", [*bands[::-1], line]), ("trained", marks)])
     columns = [
         "shape",
         "width",

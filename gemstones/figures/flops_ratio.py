@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -24,8 +25,9 @@ from gemstones.suite.shapes import architecture
 Floats = NDArray[np.float64]
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+NEAR = 0.07  # of the axes' side
 COLORS = "RdBu_r"  # diverging: blue below 1, red above
-POINT = {
+POINT: dict[str, Any] = {
     "marker": "o", "linestyle": "none", "markersize": 7, "markeredgecolor": "black", "markeredgewidth": 0.6, "zorder": 3,
 }  # fmt: skip
 
@@ -52,7 +54,8 @@ def draw_flops_ratio(tables: Tables) -> Drawing:
     arch = architecture(tables.study.suite)
     width, depth = np.meshgrid(np.geomspace(*limits[0], 120), np.geomspace(*limits[1], 120))
     base, per_layer = params_by_width(width, arch)
-    ratio = counting.flops_per_token(width, depth, arch) / (6 * (base + depth * per_layer))
+    flops = counting.flops_per_token(width, depth, arch)  # type: ignore[arg-type]  # elementwise
+    ratio = flops / (6 * (base + depth * per_layer))
     lines = axes.contour(
         width, depth, ratio, levels=LEVELS, colors="#9A9A9A", linewidths=[1.6 if level == 1 else 0.7 for level in LEVELS],
         zorder=1,
@@ -66,23 +69,25 @@ def draw_flops_ratio(tables: Tables) -> Drawing:
     ]
     legend_below(drawn, handles, columns=3)
     points = shapes[["width", "depth"]].to_numpy(float)
-    name_points(axes, [(shape.width, shape.depth, f"{shape.flops_ratio:.3f}") for shape in shapes.itertuples()], points)
+    name_points(
+        drawn, axes, [(shape.width, shape.depth, f"{shape.flops_ratio:.3f}") for shape in shapes.itertuples()], points
+    )
     at = free_places(axes, lines.get_paths(), points)
     axes.clabel(lines, fmt="{:g}".format, fontsize=FONT, colors="#6E6E6E", manual=at)
     return Drawing(drawn, shapes)
 
 
 def free_places(axes: Axes, paths: Sequence[Path], points: Floats) -> list[tuple[float, float]]:
-    """For each path with a part well inside the axes, its place that is farthest from the points and their names."""
+    """For each path the place inside the axes that is farthest from the points and their names, unless all are near."""
     to_axes = axes.transScale + axes.transLimits
     taken = to_axes.transform(points)
-    taken = np.concatenate([taken, taken + np.array([0.06, 0])])
+    taken = np.concatenate([taken, taken + np.array([0.06, 0]), taken - np.array([0.06, 0])])
     found = []
     for path in paths:
-        places = to_axes.transform(path.vertices) if len(path.vertices) else np.empty((0, 2))
+        places = to_axes.transform(np.asarray(path.vertices, dtype=float).reshape(-1, 2))
         places = places[((places > 0.06) & (places < 0.94)).all(axis=1)]
-        if len(places):
-            distances = np.linalg.norm(places[:, None] - taken[None], axis=-1).min(axis=1)
+        distances = np.linalg.norm(places[:, None] - taken[None], axis=-1).min(axis=1)
+        if (distances > NEAR).any():
             place = places[distances.argmax()]
             taken = np.concatenate([taken, [place]])
             found.append(tuple(to_axes.inverted().transform(place)))

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gemstones.figures.approach_1 import FRONTIER, frontier_rows, hull_fits, plot_frontier, plot_runs, resource_axis
 from gemstones.figures.axes import legend_below, loss_axis, spread
+from gemstones.figures.hulls import FRONTIER, frontier_rows, hull_fits, plot_frontier, plot_runs, resource_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.style import FONT, GREY, figure, fit_label
@@ -74,13 +74,11 @@ def _name(axes: Axes, hull: pd.DataFrame, law: HullFit) -> None:
     middles = pd.DataFrame([points.iloc[len(points) // 2] for _, points in hull.groupby(turns)])
     ends = to_axes.transform(middles[[law.resource, "loss"]].to_numpy(float))
     order = np.argsort(ends[:, 1])
-    height = axes.figure.get_figheight() - 1.2  # inches, about: the layout is made later
+    height = axes.figure.bbox.height / axes.figure.dpi - 1.2  # inches, about: the layout is made later
     places = spread(np.maximum(ends[order, 1] - 0.06, 0.03), FONT * 1.25 / 72 / height)
     for name, (x, y), place in zip(middles["shape"].iloc[order], ends[order], places, strict=True):
-        axes.annotate(
-            str(name), (x, y), (x - 0.05, place), "axes fraction", "axes fraction", ha="right", va="center",
-            fontsize=FONT, arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
-        )  # fmt: skip
+        axes.plot([x, x - 0.045], [y, place], transform=axes.transAxes, color=GREY, linewidth=0.5, zorder=1)
+        axes.text(x - 0.05, place, str(name), transform=axes.transAxes, ha="right", va="center", fontsize=FONT)
 
 
 def _handles(limits: list[float]) -> list[Line2D]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
@@ -56,7 +57,7 @@ def params_by_width(widths: Floats, arch: Architecture) -> tuple[Floats, Floats]
     # Parameters are quadratic in the width where the heads come out even, so three widths give them for all.
     none, one = ([counting.params(int(width), depth, arch) for width in known] for depth in (0, 1))
     base, whole = (np.polyval(np.polyfit(known, counts, 2), widths) for counts in (none, one))
-    return base, whole - base
+    return np.asarray(base), np.asarray(whole - base)
 
 
 def _targets(axes: Axes, tables: Tables) -> None:
@@ -76,7 +77,7 @@ def _targets(axes: Axes, tables: Tables) -> None:
             )  # fmt: skip
 
 
-def name_points(axes: Axes, names: Sequence[tuple[float, float, str]], marks: Floats) -> None:
+def name_points(figure: Figure, axes: Axes, names: Sequence[tuple[float, float, str]], marks: Floats) -> None:
     """Names beside their points: of several places around a point, the one that least covers marks and earlier names.
 
     Call it last, since it lays the figure out.
@@ -86,9 +87,9 @@ def name_points(axes: Axes, names: Sequence[tuple[float, float, str]], marks: Fl
     names : width, depth, text.
     marks : (n, 2) widths and depths that no name should cover.
     """
-    axes.figure.draw_without_rendering()
-    to_points = axes.transData + Affine2D().scale(72 / axes.figure.dpi)
-    inside = axes.bbox.transformed(Affine2D().scale(72 / axes.figure.dpi))
+    figure.draw_without_rendering()
+    to_points = axes.transData + Affine2D().scale(72 / figure.dpi)
+    inside = axes.bbox.transformed(Affine2D().scale(72 / figure.dpi))
     centres = to_points.transform(marks)
     taken = np.concatenate([centres - 4, centres + 4], axis=1)  # as x0, y0, x1, y1 in points
     for width, depth, text in sorted(names, key=lambda name: (-name[1], name[0])):
@@ -98,7 +99,9 @@ def name_points(axes: Axes, names: Sequence[tuple[float, float, str]], marks: Fl
         boxes = np.concatenate([*corners], axis=1)
         sides = np.minimum(boxes[:, None, 2:], taken[None, :, 2:]) - np.maximum(boxes[:, None, :2], taken[None, :, :2])
         covered = np.clip(sides, 0, None).prod(axis=-1).sum(axis=1)
-        outside = (boxes[:, :2] < inside.min).any(axis=1) | (boxes[:, 2:] > inside.max + 20).any(axis=1)
+        outside = (boxes[:, :2] < np.asarray(inside.min)).any(axis=1) | (
+            boxes[:, 2:] > np.asarray(inside.max) + 20
+        ).any(axis=1)
         best = int((covered + 1e6 * outside).argmin())
         taken = np.concatenate([taken, boxes[best : best + 1]])
         offset = boxes[best].reshape(2, 2).mean(axis=0) - at

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,7 +17,7 @@ from gemstones.figures.style import FONT, figure, fit_label, law_styles
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.uncertainty import Uncertainty
 
-BUDGET = {"color": "#C8C8C8", "linewidth": 0.8, "zorder": 1}
+BUDGET: dict[str, Any] = {"color": "#C8C8C8", "linewidth": 0.8, "zorder": 1}
 
 
 def draw_reduced_sampling(tables: Tables) -> Drawing:

@@ -49,7 +49,7 @@ def draw_shapes(tables: Tables) -> Drawing:
     legend_right(drawn, groups)
     names = [(float(shape.width), float(shape.depth), str(shape.name)) for shape in trained.itertuples()]
     marks = points[["width", "depth"]].to_numpy(float)
-    name_points(axes, [*((*at, number) for *at, number, _ in numbers), *names], marks)
+    name_points(drawn, axes, [*((width, depth, number) for width, depth, number, _ in numbers), *names], marks)
     return Drawing(drawn, points)
 
 
