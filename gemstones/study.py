@@ -532,6 +532,10 @@ class Figure(Config):
     kind: FigureKind
     fits: tuple[str, ...] = Field(default=(), description="fits that are drawn, in this order")
     selection: str | None = None
+    panels: Literal["small", "full"] = Field(
+        default="full", description="of approach_1: small leaves out params and tokens"
+    )
+    binning: bool = Field(default=False, description="of approach_1: also lines through the best loss of each bin")
 
 
 class Study(Config):

@@ -2,158 +2,187 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
-from gemstones.errors import UserError
 from gemstones.figures.axes import legend_right, log_axis, loss_axis
+from gemstones.figures.hulls import FRONTIER, frontier_rows, hull_fits, plot_frontier, plot_runs, resource_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
-from gemstones.figures.published import chinchilla_params
+from gemstones.figures.published import REFERENCES
 from gemstones.figures.style import (
-    GREY,
+    PALETTE,
     REFERENCE,
     UNSTYLED,
     WIDTH,
     Style,
+    aspect_handles,
     figure,
     fit_label,
     model_styles,
-    shape_names,
 )
-from gemstones.laws.hull import HullFit
+from gemstones.laws.hull import HullFit, Line, line_through
+from gemstones.laws.uncertainty import Uncertainty
 
-RESOURCES = {"flops": "training FLOPs", "gpu_hours": "GPU-hours"}
+Floats = NDArray[np.float64]
+
 SYMBOLS = {"flops": "C", "gpu_hours": "H"}
 QUANTITIES = {
     "params": ("optimal parameters", "N^*"),
     "tokens": ("optimal tokens", "T^*"),
     "tokens_per_param": ("tokens per parameter", "T^*/N^*"),
 }
+SMALL = ("tokens_per_param",)  # the quantities of `panels: small`
 COUNTS = {"params_no_embeddings": "\n(no embeddings)", "params_no_input_embedding": "\n(no input embedding)"}
+HULL, BINS = PALETTE[1], PALETTE[0]
+BIN_POINTS: dict[str, Any] = {"color": BINS, "marker": ".", "linestyle": "none", "markersize": 1.6, "alpha": 0.45}
+BIN_LINE: dict[str, Any] = {"color": BINS, "linestyle": (0, (6, 2)), "linewidth": 1.3}
+DATA = [
+    "fit",
+    "run",
+    "step",
+    "flops",
+    "gpu_hours",
+    "params",
+    "tokens",
+    "tokens_per_param",
+    "loss",
+    "on_hull",
+    "best_of_bin",
+]
 
 
 def draw_approach_1(tables: Tables) -> Drawing:
-    """A column of panels per fit (a square of them for one fit): losses and frontier, then what the frontier prescribes."""
+    """A column of panels per fit: losses and frontier, then what the frontier prescribes."""
     fits = hull_fits(tables)
     styles = model_styles(tables)
-    drawn, panels = _panels(len(fits))
-    parts, on_frontier = [], set()
+    quantities = SMALL if tables.figure.panels == "small" else tuple(QUANTITIES)
+    drawn, panels = _panels(len(fits), len(quantities))
+    parts, lines, on_frontier = [], [], set()
     for (name, law), axes in zip(fits.items(), panels, strict=True):
         rows = frontier_rows(tables, name, law)
-        hull = rows[rows["on_hull"]]
+        bins = bin_lines(rows, law) if tables.figure.binning else {}
+        table = lines_table(tables, name, law, bins, int(rows["best_of_bin"].sum()))
         parts.append(rows.assign(fit=name))
-        on_frontier |= set(hull["shape"].dropna())
-        axes[0].set_title(fit_label(name))
-        _losses(axes[0], rows, law, styles)
-        for panel, quantity in zip(axes[1:], QUANTITIES, strict=True):
-            _line(panel, hull, law, quantity, styles)
-        for place, panel in enumerate(axes):
-            log_axis(panel, "x", *(("power", 5) if law.resource == "flops" else ("count", 4)))
-            if len(fits) == 1 or place == len(axes) - 1:
-                panel.set_xlabel(RESOURCES[law.resource])
-            else:
-                panel.tick_params(labelbottom=False)
+        lines.append(table)
+        on_frontier |= set(rows.loc[rows["on_hull"], "shape"].dropna())
+        axes[0].set_title(fit_label(name), fontweight="bold")
+        plot_runs(axes[0], rows, law, {shape: style.line(alpha=0.6) for shape, style in styles.items()})
+        plot_frontier(axes[0], law)
+        _points(axes[0], rows, law, "loss", styles, bool(bins))
+        for panel, quantity in zip(axes[1:], quantities, strict=True):
+            _points(panel, rows, law, quantity, styles, bool(bins))
+            _lines(panel, tables, name, law, quantity, bins.get(quantity))
+            _title(panel, table[table["quantity"] == quantity], law)
+            if law.resource == "flops":
+                _reference("Chinchilla", panel, law, quantity)
+        for panel in axes:
+            resource_axis(panel, law)
+            panel.label_outer(remove_inner_ticks=False)
     for row in zip(*panels, strict=True):
         _share_y(list(row))
-    _label(panels, {law.param_count for law in fits.values()})
+    _label(panels, quantities, {law.param_count for law in fits.values()})
+    for law, axes in zip(fits.values(), panels, strict=True):
+        # After the limits are set, which Kaplan's line may leave.
+        for panel, quantity in zip(axes[1:], quantities if law.resource == "flops" else (), strict=False):
+            _reference("Kaplan", panel, law, quantity)
     drawn.align_ylabels()
     models = [Line2D([], [], label=name, **styles[name].points()) for name in reversed(styles) if name in on_frontier]
-    legend_right(drawn, [("lines", _handles(fits)), ("on the frontier", models)])
-    columns = ["fit", "run", "step", "flops", "gpu_hours", "params", "tokens", "tokens_per_param", "loss", "on_hull"]
-    data = pd.concat(parts, ignore_index=True)[columns].rename(columns={"loss": "loss_nats_per_token"})
-    return Drawing(drawn, data, {"Lines: log y = slope · log resource + intercept": lines_table(fits)})
-
-
-def hull_fits(tables: Tables) -> dict[str, HullFit]:
-    """The figure's Approach 1 fits; UserError where it has others or none."""
-    wrong = [name for name, law in tables.laws.items() if not isinstance(law, HullFit)]
-    if wrong or not tables.laws:
-        raise UserError(
-            f"figure of kind '{tables.figure.kind}': needs Approach 1 fits, has {', '.join(wrong) or 'none'}"
-        )
-    return {name: law for name, law in tables.laws.items() if isinstance(law, HullFit)}
-
-
-def frontier_rows(tables: Tables, name: str, law: HullFit) -> pd.DataFrame:
-    """Rows of the fit's selection, by run and resource, with `shape`, `tokens_per_param` and `on_hull`.
-
-    `params` is the fit's own count.
-    """
-    rows = tables.rows(tables.study.fits[name].selection)
-    corners = {(point.resource, point.loss) for point in law.hull}
-    at = zip(rows[law.resource].astype(float), rows["loss"].astype(float), strict=True)
-    rows = rows.assign(
-        on_hull=[point in corners for point in at], shape=shape_names(rows), params=rows[law.param_count].astype(float)
+    runs = [Line2D([], [], label="frontier", **FRONTIER), *aspect_handles(tables)]
+    legend_right(drawn, [("losses", runs), ("on the frontier", models), ("lines", _handles(tables, fits, lines))])
+    data = pd.concat(parts, ignore_index=True)[DATA].rename(columns={"loss": "loss_nats_per_token"})
+    return Drawing(
+        drawn, data, {"Lines: log y = slope · log resource + intercept": pd.concat(lines, ignore_index=True)}
     )
-    rows["tokens_per_param"] = rows["tokens"] / rows["params"]
-    return rows.sort_values(["params", "run", law.resource], ignore_index=True)
 
 
-def lines_table(fits: dict[str, HullFit]) -> pd.DataFrame:
-    """One row per fit and quantity, with the line's slope and intercept and the number of hull points."""
-    rows = [
-        (name, law.selection, law.resource, law.param_count, quantity, line.slope, line.intercept, law.hull_size)
-        for name, law in fits.items()
-        for quantity, line in law.lines.items()
-    ]
-    columns = ["fit", "selection", "resource", "param_count", "quantity", "slope", "intercept", "hull_points"]
-    return pd.DataFrame(rows, columns=columns)
+def bin_lines(rows: pd.DataFrame, law: HullFit) -> dict[str, Line]:
+    """Lines through the best row of each bin, by quantity."""
+    kept = rows[rows["best_of_bin"]]
+    resource = kept[law.resource].to_numpy(float)
+    return {quantity: line_through(resource, kept[quantity].to_numpy(float)) for quantity in QUANTITIES}
 
 
-def _panels(fits: int) -> tuple[Figure, list[list[Axes]]]:
-    """Four axes per fit, in the order losses, params, tokens, tokens per parameter."""
-    if fits == 1:
-        drawn = figure(4.8)
-        return drawn, [list(drawn.subplots(2, 2).flat)]
-    drawn = figure(7.0, max(WIDTH, 2.4 * fits + 1.2))
-    grid = drawn.subplots(4, fits, height_ratios=[1.7, 1, 1, 1])
+def lines_table(tables: Tables, name: str, law: HullFit, bins: dict[str, Line], kept: int) -> pd.DataFrame:
+    """One row per method and quantity: the line's slope, with its interval, its intercept and the number of points."""
+    uncertainty = _uncertainty(tables, name, law)
+    rows = []
+    for quantity, line in law.lines.items():
+        low, high = (
+            uncertainty.interval(uncertainty.resamples[f"slope_{quantity}"]) if uncertainty else (np.nan, np.nan)
+        )
+        rows.append(("frontier", quantity, line.slope, float(low), float(high), line.intercept, law.hull_size))
+    for quantity, line in bins.items():
+        rows.append(("bins", quantity, line.slope, np.nan, np.nan, line.intercept, kept))
+    columns = ["method", "quantity", "slope", "slope_low", "slope_high", "intercept", "points"]
+    same = {"fit": name, "selection": law.selection, "resource": law.resource, "param_count": law.param_count}
+    return pd.DataFrame(rows, columns=columns).assign(**same)[[*same, *columns]]
+
+
+def _panels(fits: int, quantities: int) -> tuple[Figure, list[list[Axes]]]:
+    """Columns of axes, one per fit: losses, then the quantities."""
+    drawn = figure(2.9 + 1.6 * quantities, max(WIDTH, 2.4 * fits + 1.6))
+    grid = drawn.subplots(1 + quantities, fits, height_ratios=[1.7, *[1] * quantities], squeeze=False)
     return drawn, [list(column) for column in grid.T]
 
 
-def _losses(axes: Axes, rows: pd.DataFrame, law: HullFit, styles: dict[str, Style]) -> None:
-    for _, run in rows.groupby("run", sort=False, dropna=False):
-        style = styles.get(str(run["shape"].iloc[0]), UNSTYLED)
-        if len(run) > 1 and pd.notna(run["run"].iloc[0]):
-            axes.plot(run[law.resource], run["loss"], color=style.color, linewidth=0.6, alpha=0.6)
-        else:
-            axes.plot(
-                run[law.resource],
-                run["loss"],
-                linestyle="none",
-                marker=".",
-                markersize=2.5,
-                color=style.color,
-                alpha=0.6,
-            )
-    frontier = [(point.resource, point.loss) for point in law.hull]
-    axes.plot(*zip(*frontier, strict=True), color="black", linewidth=1)
-    _hull_points(axes, rows[rows["on_hull"]], law, "loss", styles)
+def _uncertainty(tables: Tables, name: str, law: HullFit) -> Uncertainty | None:
+    """None where the fit has no resamples."""
+    resamples = tables.resamples.get(name)
+    if resamples is None or resamples.empty:
+        return None
+    return Uncertainty(law, resamples, tables.study.bootstrap.level)
 
 
-def _line(axes: Axes, hull: pd.DataFrame, law: HullFit, quantity: str, styles: dict[str, Style]) -> None:
-    """Hull points of one quantity, the line through them, and Chinchilla's where the resource is FLOPs."""
-    line, (_, symbol) = law.lines[quantity], QUANTITIES[quantity]
-    resource = np.geomspace(hull[law.resource].min(), hull[law.resource].max(), 50)
-    if law.resource == "flops":
-        params = chinchilla_params(resource)
-        tokens = resource / (6 * params)
-        axes.plot(
-            resource,
-            {"params": params, "tokens": tokens, "tokens_per_param": tokens / params}[quantity],
-            **REFERENCE["Chinchilla"],
+def _span(law: HullFit) -> Floats:
+    return np.geomspace(law.hull[0].resource, law.hull[-1].resource, 50)
+
+
+def _lines(axes: Axes, tables: Tables, name: str, law: HullFit, quantity: str, bins: Line | None) -> None:
+    """The line through the frontier's points with its band, and that of the bins."""
+    resource = _span(law)
+    uncertainty = _uncertainty(tables, name, law)
+    if uncertainty:
+        slopes, intercepts = (
+            uncertainty.resamples[f"{part}_{quantity}"].to_numpy(float)[:, None] for part in ("slope", "intercept")
         )
-    axes.plot(resource, line.predict(resource), color="#D55E00", linewidth=1.4)
-    _hull_points(axes, hull, law, quantity, styles)
-    power = f"${symbol} \\propto {SYMBOLS[law.resource]}^{{{line.slope:.3f}}}$"
-    axes.set_title(power, loc="right", fontsize=8, pad=3)
+        low, high = uncertainty.interval(np.exp(slopes * np.log(resource) + intercepts))
+        axes.fill_between(resource, low, high, color=HULL, alpha=0.2, linewidth=0, zorder=1.5)
+    if bins:
+        axes.plot(resource, bins.predict(resource), **BIN_LINE)
+    axes.plot(resource, law.lines[quantity].predict(resource), color=HULL, linewidth=1.5)
 
 
-def _hull_points(axes: Axes, hull: pd.DataFrame, law: HullFit, column: str, styles: dict[str, Style]) -> None:
-    for shape, points in hull.groupby("shape", sort=False, dropna=False):
+def _title(axes: Axes, lines: pd.DataFrame, law: HullFit) -> None:
+    """The exponent with its interval, and that of the bins."""
+    symbol, resource = QUANTITIES[lines["quantity"].iloc[0]][1], SYMBOLS[law.resource]
+    for line in lines.itertuples():
+        if line.method == "bins":
+            axes.set_title(
+                f"bins {line.slope:.2f}".replace("-", "−"), loc="right", color=BINS, fontsize="medium", pad=3
+            )
+        else:
+            power = f"${symbol} \\propto {resource}^{{{line.slope:.3f}}}$"
+            interval = f" ({line.slope_low:.2f}, {line.slope_high:.2f})".replace("-", "−")
+            text = power if np.isnan(line.slope_low) else power + interval
+            axes.set_title(text, loc="left", color="#A04000", fontsize="medium", pad=3)
+
+
+def _points(axes: Axes, rows: pd.DataFrame, law: HullFit, column: str, styles: dict[str, Style], bins: bool) -> None:
+    """Of the frontier, and of the bins where these are shown."""
+    if bins:
+        kept = rows[rows["best_of_bin"]]
+        axes.plot(kept[law.resource], kept[column], **BIN_POINTS, zorder=1.2)
+    for shape, points in rows[rows["on_hull"]].groupby("shape", sort=False, dropna=False):
         style = styles.get(str(shape), UNSTYLED)
         axes.plot(
             points[law.resource], points[column], **style.points(markeredgecolor="black", markeredgewidth=0.5), zorder=3
@@ -169,22 +198,36 @@ def _share_y(panels: list[Axes]) -> None:
         panel.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
-def _label(panels: list[list[Axes]], param_counts: set[str]) -> None:
+def _label(panels: list[list[Axes]], quantities: Iterable[str], param_counts: set[str]) -> None:
     """Scales and labels of the y axes; only the first fit's panels are labelled."""
     for place, axes in enumerate(panels):
         loss_axis(axes[0], "validation loss\n(nats/token)" if place == 0 else "")
-        for panel, (quantity, (label, _)) in zip(axes[1:], QUANTITIES.items(), strict=True):
+        for panel, quantity in zip(axes[1:], quantities, strict=True):
             log_axis(panel, "y", most=5)
             count = COUNTS.get(min(param_counts), "") if quantity == "params" and len(param_counts) == 1 else ""
-            panel.set_ylabel(label + count if place == 0 else "")
+            panel.set_ylabel(QUANTITIES[quantity][0] + count if place == 0 else "")
+        if place:
+            for panel in axes:
+                panel.tick_params(labelleft=False)
 
 
-def _handles(fits: dict[str, HullFit]) -> list[Line2D]:
-    handles = [
-        Line2D([], [], color=GREY, linewidth=0.6, label="run"),
-        Line2D([], [], color="black", linewidth=1, label="frontier"),
-        Line2D([], [], color="#D55E00", linewidth=1.4, label="fitted line"),
-    ]
+def _reference(name: str, axes: Axes, law: HullFit, quantity: str) -> None:
+    """A published law, which is about FLOPs."""
+    flops = _span(law)
+    params = REFERENCES[name](flops)
+    tokens = flops / (6 * params)
+    values = {"params": params, "tokens": tokens, "tokens_per_param": tokens / params}
+    axes.plot(flops, values[quantity], **REFERENCE[name])
+
+
+def _handles(tables: Tables, fits: dict[str, HullFit], lines: list[pd.DataFrame]) -> list[Artist]:
+    handles: list[Artist] = [Line2D([], [], color=HULL, linewidth=1.5, label="frontier's line")]
+    if any(table["slope_low"].notna().any() for table in lines):
+        level = 100 * tables.study.bootstrap.level
+        handles.append(Patch(color=HULL, alpha=0.2, linewidth=0, label=f"{level:g} % interval"))
+    if tables.figure.binning:
+        handles.append(Line2D([], [], label="best of a bin", **{**BIN_POINTS, "markersize": 5}))
+        handles.append(Line2D([], [], label="bins' line", **BIN_LINE))
     if any(law.resource == "flops" for law in fits.values()):
-        handles.append(Line2D([], [], label="Chinchilla", **REFERENCE["Chinchilla"]))
+        handles += [Line2D([], [], label=name, **REFERENCE[name]) for name in REFERENCES]
     return handles

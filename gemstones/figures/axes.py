@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -129,6 +129,23 @@ def legend_right(figure: Figure, groups: Sequence[tuple[str, Sequence[Artist]]])
 def legend_below(figure: Figure, handles: Sequence[Artist], columns: int) -> Legend:
     """A legend outside the axes at the foot."""
     return figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, columnspacing=1.2)
+
+
+def label_ends(axes: Axes, ends: Mapping[str, float], styles: Mapping[str, Style], *, markers: bool = False) -> None:
+    """Models' names at the right of the axes, in the order of their curves' ends and joined to these, instead of a legend.
+
+    Call it when the limits are set.
+    """
+    to_axes = axes.transScale + axes.transLimits
+    wanted = {name: float(to_axes.transform((axes.get_xlim()[1], end))[1]) for name, end in ends.items()}
+    names = sorted(wanted, key=lambda name: wanted[name])
+    height = axes.figure.bbox.height / axes.figure.dpi - 1.0  # inches, about: the layout is made later
+    places = spread(np.clip([wanted[name] for name in names], 0, 1), min(FONT * 1.25 / 72 / height, 1 / len(names)))
+    for name, place in zip(names, places, strict=True):
+        look = styles[name].points(markeredgewidth=0) if markers else {}
+        look |= styles[name].line(linewidth=0.9, markevery=[2], clip_on=False)
+        axes.plot([1, 1.07, 1.10], [wanted[name], place, place], transform=axes.transAxes, **look)
+        axes.annotate(name, (1.10, place), (4, 0), "axes fraction", "offset points", va="center", fontsize=FONT)
 
 
 def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:

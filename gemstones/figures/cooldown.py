@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from gemstones.errors import UserError
-from gemstones.figures.axes import legend_right, log_axis, loss_axis, model_handles
+from gemstones.figures.axes import label_ends, legend_below, log_axis, loss_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
-from gemstones.figures.style import GREY, figure, model_styles, shape_names
+from gemstones.figures.style import GREY, aspect_handles, figure, model_styles, shape_names
 
 
 def draw_cooldown(tables: Tables) -> Drawing:
@@ -19,31 +19,31 @@ def draw_cooldown(tables: Tables) -> Drawing:
     main = main.assign(shape=shape_names(main))
     main = main[main["shape"].isin(gains["shape"]) & (main["tokens"] <= gains["tokens_end"].max())]
     styles = model_styles(tables)
-    drawn = figure(4.2)
+    drawn = figure(4.4)
     left, right = drawn.subplots(1, 2)
     for shape, run in main.sort_values(["params", "shape", "tokens"]).groupby("shape", sort=False):
-        left.plot(run["tokens"], run["loss"], color=styles[str(shape)].color, linewidth=0.6, alpha=0.7)
+        left.plot(run["tokens"], run["loss"], **styles[str(shape)].line(linewidth=0.7, alpha=0.7))
     for shape, ends in gains.groupby("shape", sort=False):
         style = styles[str(shape)]
-        points = style.points(markersize=2.8, markeredgewidth=0)
         for end in ends.itertuples():
             left.plot(
-                [end.tokens_start, end.tokens_end], [end.loss_start, end.loss_end], color=style.color, linewidth=1.0
+                [end.tokens_start, end.tokens_end], [end.loss_start, end.loss_end], color=style.color, linewidth=1.4
             )
-        left.plot(ends["tokens_end"], ends["loss_end"], **points)
-        right.plot(ends["tokens_end"], ends["gain"], linewidth=0.9, **{**points, **style.line(markersize=3.5)})
+        right.plot(
+            ends["tokens_end"], ends["gain"], marker=style.marker, markersize=3.5, markeredgewidth=0,
+            **style.line(linewidth=0.9),
+        )  # fmt: skip
     right.axhline(0, color="black", linewidth=0.8)
     right.set_ylabel("end of cooldown − main run (nats/token)")
     for axes in (left, right):
         axes.set_xlabel("training tokens")
         log_axis(axes, "x", most=5)
     loss_axis(left)
-    runs = [
-        Line2D([], [], color=GREY, linewidth=0.6, label="main"),
-        Line2D([], [], color=GREY, linewidth=1.0, marker="o", markevery=[1], markersize=3.5, label="cooldown"),
-    ]
-    models = model_handles(styles, list(gains["shape"].unique()), markers=True)
-    legend_right(drawn, [("left: run", runs), ("width×depth", models)])
+    right.set_xlim(right=gains["tokens_end"].max() * 1.04)
+    last = gains[gains["gain"].notna()].groupby("shape")["gain"].last()
+    label_ends(right, {str(shape): float(gain) for shape, gain in last.items()}, styles, markers=True)
+    cooldown = Line2D([], [], color=GREY, linewidth=1.4, label="cooldown (thick)")
+    legend_below(drawn, [cooldown, *aspect_handles(tables)], columns=4)
     losses = {name: f"{name}_nats_per_token" for name in ("loss_start", "loss_end", "loss_main", "gain")}
     return Drawing(drawn, gains.rename(columns=losses))
 

@@ -34,13 +34,17 @@ DOWNSTREAM = ("laws/downstream.csv", "laws/downstream_points.parquet", "laws/dow
 OVERSPEND = ("prescriptions/overspend.parquet", "losses/anomalies.csv")
 KINDS = {
     "shapes": Kind(SUITE, tables=(INDUSTRY,)),
+    "feasible_shapes": Kind(SUITE),
+    "flops_ratio": Kind(SUITE),
     "loss_curves": Kind(LOSSES),
     "lr_ablation": Kind(LOSSES),
     "validation_sets": Kind(LOSSES, section="released"),
     "benchmarks": Kind(LOSSES, tables=("losses/benchmarks.parquet",), section="released"),
     "lr_transfer": Kind(LOSSES, tables=(PREFLIGHT,)),
     "cooldown": Kind(LOSSES),
-    "approach_1": Kind(LAWS, fits="hull"),
+    "approach_1": Kind(LAWS, fits="hull", resamples=True),
+    "frontier": Kind(LAWS, fits="hull"),
+    "reduced_sampling": Kind(LAWS, fits="huber", resamples=True),
     "rainbow": Kind(LAWS, fits="any", prescriptions=True),
     "residuals": Kind(LAWS, fits="huber", tables=("losses/anomalies.csv",)),
     "held_out": Kind(LAWS, tables=("laws/comparison.csv",), section="comparisons"),

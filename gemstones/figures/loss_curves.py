@@ -1,13 +1,13 @@
-"""Validation loss of every run against tokens and against FLOPs (paper, Figure 23)."""
+"""Validation loss of every run against FLOPs and against tokens (paper, Figure 23)."""
 
 from __future__ import annotations
 
-from gemstones.figures.axes import Form, legend_right, log_axis, loss_axis, model_handles
+from gemstones.figures.axes import Form, label_ends, legend_below, log_axis, loss_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.style import aspect_handles, figure, model_styles, shape_names
 
-PANELS: dict[str, tuple[str, Form]] = {"tokens": ("training tokens", "count"), "flops": ("training FLOPs", "power")}
+PANELS: dict[str, tuple[str, Form]] = {"flops": ("training FLOPs", "power"), "tokens": ("training tokens", "count")}
 DRAWN = ["run", "phase", "width", "depth", "params", "step", "tokens", "flops", "loss"]
 
 
@@ -17,7 +17,7 @@ def draw_loss_curves(tables: Tables) -> Drawing:
     rows = rows[rows["run"].notna()].sort_values(["params", "run", "tokens"], ignore_index=True)
     rows = rows.assign(shape=shape_names(rows))
     styles = model_styles(tables)
-    drawn = figure(4.2)
+    drawn = figure(4.4)
     panels = drawn.subplots(1, 2, sharey=True)
     for axes, (column, (label, form)) in zip(panels, PANELS.items(), strict=True):
         for _, run in rows.groupby("run", sort=False):
@@ -27,6 +27,8 @@ def draw_loss_curves(tables: Tables) -> Drawing:
         axes.set_xlabel(label)
         log_axis(axes, "x", form, most=5)
     loss_axis(panels[0])
-    names = list(rows["shape"].unique())
-    legend_right(drawn, [("width×depth", model_handles(styles, names)), ("aspect ratio", aspect_handles(tables))])
+    panels[1].set_xlim(right=rows["tokens"].max())
+    last = rows.sort_values("tokens").groupby("shape")["loss"].last()
+    label_ends(panels[1], {str(shape): float(loss) for shape, loss in last.items()}, styles)
+    legend_below(drawn, aspect_handles(tables), columns=3)
     return Drawing(drawn, rows[DRAWN].rename(columns={"loss": "loss_nats_per_token"}))

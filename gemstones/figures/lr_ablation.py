@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from gemstones.errors import UserError
-from gemstones.figures.axes import legend_right, log_axis, loss_axis, model_handles
+from gemstones.figures.axes import legend_below, log_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
-from gemstones.figures.style import GREY, LINES, figure, model_styles, shape_names
+from gemstones.figures.style import GREY, aspect_handles, figure, model_styles, shape_names
 
 KEY = ["width", "depth", "step"]
 
 
 def draw_lr_ablation(tables: Tables) -> Drawing:
-    """Losses of both at the steps that both have, and their difference (below 0: the ablation is better)."""
+    """Difference of the losses (below 0: the ablation is better) along training, and at its end by model."""
     pairs = paired(tables)
     styles = model_styles(tables)
     drawn = figure(4.2)
-    left, right = drawn.subplots(1, 2)
+    left, right = drawn.subplots(1, 2, width_ratios=[1.3, 1])
+    ends = final_differences(pairs)
     for shape, run in pairs.groupby("shape", sort=False):
-        style = styles[str(shape)]
-        left.plot(run["tokens"], run["loss_main"], color=style.color, linestyle="-", linewidth=1)
-        left.plot(run["tokens"], run["loss_lr_ablation"], color=style.color, linestyle=LINES[2], linewidth=1)
-        right.plot(run["tokens"], run["difference"], **style.line(linewidth=1))
-    right.axhline(0, color="black", linewidth=0.8)
-    for axes in (left, right):
-        axes.set_xlabel("training tokens")
-        log_axis(axes, "x", most=5)
-    loss_axis(left)
-    right.set_ylabel("loss of ablation − main (nats/token)")
-    phases = [
-        Line2D([], [], color=GREY, linestyle="-", label="main"),
-        Line2D([], [], color=GREY, linestyle=LINES[2], label=_ablation(pairs["lr_ratio"])),
-    ]
-    legend_right(drawn, [("left: run", phases), ("width×depth", model_handles(styles, list(pairs["shape"].unique())))])
+        left.plot(run["tokens"], run["difference"], **styles[str(shape)].line(linewidth=1))
+    for place, end in enumerate(ends.itertuples()):
+        right.plot([end.lowest, end.highest], [place, place], color=GREY, linewidth=0.8)
+        right.plot([end.mean], [place], **styles[str(end.shape)].points(markersize=5, markeredgewidth=0))
+    left.axhline(0, color="black", linewidth=0.8)
+    right.axvline(0, color="black", linewidth=0.8)
+    left.set_xlabel("training tokens")
+    log_axis(left, "x", most=5)
+    left.set_ylabel(f"loss with {_ablation(pairs['lr_ratio'])} − main (nats/token)")
+    right.set_yticks(range(len(ends)), list(ends["shape"]))
+    right.set_xlabel("the same over the last tenth\nof the tokens: mean and range")
+    legend_below(drawn, aspect_handles(tables), columns=3)
     columns = {name: f"{name}_nats_per_token" for name in ("loss_main", "loss_lr_ablation", "difference")}
-    return Drawing(drawn, pairs.rename(columns=columns))
+    by_model = ends.rename(
+        columns={name: f"{name}_difference_nats_per_token" for name in ("mean", "lowest", "highest")}
+    )
+    return Drawing(drawn, pairs.rename(columns=columns), {"Differences over the last tenth of the tokens": by_model})
+
+
+def final_differences(pairs: pd.DataFrame) -> pd.DataFrame:
+    """By model, ordered by parameters: `mean`, `lowest` and `highest` difference over the last tenth of its tokens."""
+    last = pairs[pairs["tokens"] >= 0.9 * pairs.groupby("shape")["tokens"].transform("max")]
+    found = last.groupby(["shape", "params"], sort=False)["difference"].agg(["mean", "min", "max"]).reset_index()
+    return found.rename(columns={"min": "lowest", "max": "highest"})
 
 
 def paired(tables: Tables) -> pd.DataFrame:

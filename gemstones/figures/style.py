@@ -153,4 +153,6 @@ def _place(seen: list[T], value: T) -> int:
 
 def fit_label(name: str) -> str:
     """How a fit is named in figures: its name in the config with spaces, A1 and A3 for the approaches."""
-    return name.replace("approach_1", "A1").replace("approach_3", "A3").replace("_", " ")
+    return (
+        name.replace("approach_1", "A1").replace("approach_3", "A3").replace("gpu_hours", "GPU-hours").replace("_", " ")
+    )

@@ -63,9 +63,9 @@ def test_sections_are_frozen_and_closed():
             r"fits\.approach_1_all\.huber_delta: unknown key; choose one of",
         ),
         (
-            ["figures", "approach_1_flops", "fits"],
+            ["figures", "approach_1", "fits"],
             ["all"],
-            r"figures\.approach_1_flops\.fits: unknown Approach 1 fit 'all'",
+            r"figures\.approach_1\.fits: unknown Approach 1 fit 'all'",
         ),
         (["figures", "approach_3", "fits"], [], r"figures\.approach_3\.fits: .* draws at least one fit"),
         (

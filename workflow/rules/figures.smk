@@ -10,7 +10,10 @@ rule figure:
         unpack(figure_inputs),
         shapes="<results>/suite/shapes.csv",
         shared=modules(
-            *(f"figures/{name}" for name in ("__init__", "axes", "inputs", "output", "panels", "published", "style")),
+            *(
+                f"figures/{name}"
+                for name in ("__init__", "axes", "hulls", "inputs", "output", "panels", "plane", "published", "style")
+            ),
             *(f"laws/{name}" for name in ("downstream", "fit", "hull", "power_law", "uncertainty")),
             "losses/selections",
             "report",

@@ -14,13 +14,14 @@ from gemstones.laws.downstream import fit_downstream
 from gemstones.laws.fit import HuberFit, fit_huber
 from gemstones.laws.hull import HullFit, fit_hull
 from gemstones.laws.power_law import PowerLaw
+from gemstones.laws.resampling import resample
 from gemstones.losses import benchmarks
 from gemstones.losses.selections import select
 from gemstones.losses.table import check
 from gemstones.prescriptions.optimum import budgets, prescribe
 from gemstones.prescriptions.overspend import overspend
 from gemstones.prescriptions.study import overtraining_of
-from gemstones.study import Figure, Study, load
+from gemstones.study import Bootstrap, Figure, Study, load
 from gemstones.suite.shapes import architecture
 from gemstones.suite.tables import shapes_table
 
@@ -127,9 +128,9 @@ def small_losses(study: Study) -> pd.DataFrame:
 
 
 def small_tables(kind: str, **extra: Any) -> Tables:
-    """Tables for a figure of some kind; `fits` and `selection` go to the figure, the rest to the tables."""
+    """Tables for a figure of some kind; what the config says of a figure goes there, the rest to the tables."""
     study = load(CONFIG)
-    figure = {key: extra.pop(key) for key in ("fits", "selection") if key in extra}
+    figure = {key: extra.pop(key) for key in ("fits", "selection", "panels", "binning") if key in extra}
     given: dict[str, Any] = {"losses": small_losses(study), "shapes": shapes_table(study.suite), **extra}
     return Tables(study=study, figure=Figure.model_validate({"kind": kind, **figure}), **given)
 
@@ -150,6 +151,17 @@ def small_laws(study: Study, losses: pd.DataFrame, names: list[str]) -> dict[str
         else:
             laws[name] = fit_huber(rows, fit.covariates, fit.param_count, fit.huber_delta, 0, fit.selection)
     return laws
+
+
+def small_resamples(study: Study, losses: pd.DataFrame, laws: dict[str, HullFit | HuberFit]) -> dict[str, pd.DataFrame]:
+    """Few resamples of each fit with a closed form: enough for intervals, if not for good ones."""
+    found = {}
+    for name, law in laws.items():
+        if isinstance(law, HullFit) or law.law.slope is not None:
+            selection = study.fits[name].selection
+            rows = select(losses, study.selections[selection], selection)
+            found[name] = resample(law, rows, Bootstrap(resamples=30))
+    return found
 
 
 def small_coverage() -> pd.DataFrame:
@@ -216,7 +228,7 @@ def small_anomalies() -> pd.DataFrame:
     return pd.DataFrame([row])
 
 
-def small_resamples(law: Any) -> pd.DataFrame:
+def laws_around(law: Any) -> pd.DataFrame:
     """Laws with exponents a little to either side of a law's."""
     rows = []
     for factor in (0.99, 0.995, 1.0, 1.005, 1.01):
@@ -246,6 +258,7 @@ def small_study(kind: str, fits: list[str]) -> Tables:
         losses=with_other_sets(losses),
         laws={name: laws[name] for name in fits},
         prescriptions=prescriptions,
+        resamples=small_resamples(study, losses, {name: laws[name] for name in fits}),
         others={
             "overspend": small_overspend(study, losses),
             "anomalies": small_anomalies(),
@@ -256,7 +269,7 @@ def small_study(kind: str, fits: list[str]) -> Tables:
             "downstream_points": downstream.points,
             "downstream_resamples": downstream.resamples,
             "overtraining": overtraining_of(
-                study, laws[study.overtraining.fit], small_resamples(laws[study.overtraining.fit]), losses
+                study, laws[study.overtraining.fit], laws_around(laws[study.overtraining.fit]), losses
             ),
         },
     )

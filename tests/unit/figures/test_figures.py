@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations, groupby, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,29 +13,41 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import BEST_LR_BASE, CONFIG, TOKENS_PER_STEP, small_study, small_tables, true_loss
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from gemstones.errors import UserError
 from gemstones.figures import draw
 from gemstones.figures.axes import human, log_ticks, scientific, spread
+from gemstones.figures.frontier import COLORS
+from gemstones.figures.hulls import plot_runs
 from gemstones.figures.inputs import Tables, read_tables
 from gemstones.figures.kinds import KINDS
 from gemstones.figures.output import Drawing, save
+from gemstones.figures.plane import params_by_width
 from gemstones.figures.style import law_styles, model_styles
 from gemstones.files import write_csv, write_json, write_parquet
 from gemstones.laws.fit import HuberFit
-from gemstones.laws.hull import HullFit
+from gemstones.laws.hull import HullFit, best_per_bin
+from gemstones.laws.uncertainty import Uncertainty
 from gemstones.study import Figure as FigureRow
-from gemstones.study import load
+from gemstones.study import Study, load
+from gemstones.suite.shapes import architecture
+from gemstones.suite.tables import shapes_table
+from tests.conftest import config_of
 
 FITS = {
-    "approach_1": ["approach_1_all"],
+    "approach_1": ["approach_1_all", "approach_1_all_gpu_hours"],
+    "frontier": ["approach_1_all", "approach_1_all_gpu_hours"],
+    "reduced_sampling": ["approach_3_all", "approach_3_late"],
     "approach_3": ["approach_3_all", "approach_3_all_width_depth"],
     "residuals": ["approach_3_all", "approach_3_all_width_depth"],
     "rainbow": ["approach_1_all", "approach_3_all", "approach_3_late", "approach_3_all_width_depth"],
 }
+OPTIONS: dict[str, dict[str, Any]] = {"approach_1": {"panels": "small", "binning": True}}
 INDUSTRY = pd.DataFrame(
     {
         "name": ["Gemma-2b", "Qwen2-7B", "Qwen2.5-7B"],
@@ -62,9 +74,10 @@ def of_kind(tables: Tables, kind: str, fits: list[str]) -> Tables:
     """The same tables for a figure of another kind, with the laws and prescriptions of its fits."""
     return replace(
         tables,
-        figure=FigureRow(kind=kind, fits=tuple(fits)),
+        figure=FigureRow(kind=kind, fits=tuple(fits), **OPTIONS.get(kind, {})),
         laws={name: tables.laws[name] for name in fits},
         prescriptions={name: tables.prescriptions[name] for name in fits if name in tables.prescriptions},
+        resamples={name: tables.resamples[name] for name in fits if name in tables.resamples},
     )
 
 
@@ -122,7 +135,7 @@ def test_every_drawn_axis_is_named(kind: str, drawings: dict[str, Drawing]) -> N
     labels = {text for axes in figure.axes for text in (axes.get_xlabel(), axes.get_ylabel())}
     labels |= {figure.get_supxlabel(), figure.get_supylabel()}
     assert len(labels - {""}) >= 2
-    if kind in ("loss_curves", "approach_1", "lr_ablation", "lr_transfer", "cooldown", "overtraining"):
+    if kind in ("loss_curves", "approach_1", "frontier", "lr_ablation", "lr_transfer", "cooldown", "overtraining"):
         assert any("nats/token" in label for label in labels)
 
 
@@ -149,19 +162,148 @@ def test_loss_curves_draw_each_loss_twice(drawings: dict[str, Drawing], losses: 
     main = losses[losses["phase"] == "main"]
     assert len(drawings["loss_curves"].data) == len(main)
     for axes in drawings["loss_curves"].figure.axes:
-        drawn = sorted(y for line in axes.get_lines() for y in line.get_ydata())
-        assert drawn == sorted(main["loss"])
+        assert sorted(y for line in curves(axes) for y in line.get_ydata()) == sorted(main["loss"])
+    last = main[main["step"] == 450].sort_values("loss", ascending=False)
+    labels = sorted(drawings["loss_curves"].figure.axes[1].texts, key=lambda text: -text.xy[1])  # type: ignore[attr-defined]
+    assert [label.get_text() for label in labels] == list(last["run"])
+
+
+def curves(axes: Axes) -> list[Line2D]:
+    """Lines that draw data, not those that join a curve to its name."""
+    return [line for line in axes.get_lines() if line.get_transform() != axes.transAxes]
 
 
 def test_frontier_in_the_data_is_the_laws(drawings: dict[str, Drawing], tables: dict[str, Tables]) -> None:
     law = tables["approach_1"].laws["approach_1_all"]
     assert isinstance(law, HullFit)
     data = drawings["approach_1"].data
-    hull = data[data["on_hull"]].sort_values("flops")
+    hull = data[data["on_hull"] & (data["fit"] == "approach_1_all")].sort_values("flops")
     assert list(hull["flops"]) == [point.resource for point in law.hull]
     assert list(hull["loss_nats_per_token"]) == [point.loss for point in law.hull]
     (lines,) = drawings["approach_1"].tables.values()
-    assert list(lines["slope"]) == [line.slope for line in law.lines.values()]
+    frontier = lines[(lines["fit"] == "approach_1_all") & (lines["method"] == "frontier")]
+    assert list(frontier["slope"]) == [line.slope for line in law.lines.values()]
+
+
+def test_a_line_through_the_frontier_has_the_band_of_its_resamples(
+    drawings: dict[str, Drawing], tables: dict[str, Tables]
+) -> None:
+    law, resamples = (of["approach_1_all"] for of in (tables["approach_1"].laws, tables["approach_1"].resamples))
+    uncertainty = Uncertainty(law, resamples)
+    (lines,) = drawings["approach_1"].tables.values()
+    row = lines.query("fit == 'approach_1_all' and method == 'frontier' and quantity == 'tokens_per_param'").iloc[0]
+    assert (row["slope_low"], row["slope_high"]) == uncertainty.interval(resamples["slope_tokens_per_param"])
+    _, _, panel, _ = drawings["approach_1"].figure.axes
+    (band,) = panel.collections
+    ends = band.get_paths()[0].vertices[1:]
+    (resource, low), high = ends[0], ends[ends[:, 0] == ends[0, 0], 1].max()
+    values = np.exp(resamples["slope_tokens_per_param"] * np.log(resource) + resamples["intercept_tokens_per_param"])
+    assert (low, high) == pytest.approx(uncertainty.interval(values))
+    assert f"({row['slope_low']:.2f}, {row['slope_high']:.2f})".replace("-", "−") in panel.get_title(loc="left")
+    without = draw(replace(tables["approach_1"], resamples={}))
+    assert not without.figure.axes[2].collections
+    assert "(" not in without.figure.axes[2].get_title(loc="left")
+
+
+def test_published_laws_are_drawn_where_the_resource_is_flops(drawings: dict[str, Drawing]) -> None:
+    def black(axes: Axes) -> int:
+        return sum(line.get_color() == "black" for line in axes.get_lines())
+
+    assert [black(axes) for axes in drawings["approach_1"].figure.axes] == [1, 1, 2, 0]  # frontiers above
+
+
+def test_bins_have_a_line_of_their_own(drawings: dict[str, Drawing], tables: dict[str, Tables]) -> None:
+    kept = best_per_bin(tables["approach_1"].rows("all"), "flops")
+    data = drawings["approach_1"].data.query("fit == 'approach_1_all' and best_of_bin")
+    assert sorted(data["flops"]) == list(kept["flops"])
+    (lines,) = drawings["approach_1"].tables.values()
+    slopes = lines[(lines["fit"] == "approach_1_all") & (lines["method"] == "bins")].set_index("quantity")["slope"]
+    slope = np.polyfit(np.log(kept["flops"]), np.log(kept["tokens"] / kept["params"]), 1)[0]
+    assert slopes["tokens_per_param"] == pytest.approx(slope)
+    panel = drawings["approach_1"].figure.axes[2]
+    assert panel.get_title(loc="right") == f"bins {slope:.2f}".replace("-", "−")
+
+
+def test_approach_1_has_a_row_of_panels_for_every_quantity(tables: dict[str, Tables]) -> None:
+    full = FigureRow(kind="approach_1", fits=tuple(FITS["approach_1"]))
+    drawing = draw(replace(tables["approach_1"], figure=full))
+    labels = [axes.get_ylabel() for axes in drawing.figure.axes[::2]]
+    assert labels == ["validation loss\n(nats/token)", "optimal parameters", "optimal tokens", "tokens per parameter"]
+    (lines,) = drawing.tables.values()
+    assert set(lines["method"]) == {"frontier"}
+
+
+def test_ends_of_cooldowns_are_joined_in_the_order_of_the_resource(tables: dict[str, Tables]) -> None:
+    rows = pd.DataFrame(
+        {"run": ["8x1-cooldown-900", "8x1-cooldown-1000", "8x2-cooldown-900"], "shape": ["8x1", "8x1", "8x2"],
+         "flops": [9.0, 10.0, 18.0], "loss": [3.0, 2.0, 2.5]}
+    ).sort_values("run")  # fmt: skip
+    law = tables["approach_1"].laws["approach_1_all"]
+    assert isinstance(law, HullFit)
+    axes = Figure().subplots()
+    plot_runs(axes, rows, law, {})
+    assert [list(line.get_xdata()) for line in axes.get_lines()] == [[9.0, 10.0], [18.0]]
+
+
+def test_the_frontier_is_coloured_by_quartiles_of_the_aspect_ratio(
+    drawings: dict[str, Drawing], tables: dict[str, Tables]
+) -> None:
+    drawing = drawings["frontier"]
+    data = drawing.data
+    models = data.drop_duplicates(["width", "depth"])
+    assert models["quartile"].value_counts().between(3, 5).all()  # fifteen models
+    assert list(models.sort_values("aspect_ratio")["quartile"]) == sorted(models["quartile"])
+    for axes, (fit, rows) in zip(drawing.figure.axes, data.groupby("fit", sort=False), strict=True):
+        hull = rows[rows["on_hull"]]
+        points = {line.get_color(): set(line.get_ydata()) for line in axes.get_lines() if line.get_marker() == "o"}
+        wanted = {
+            COLORS[int(str(quartile)) - 1]: set(of["loss_nats_per_token"]) for quartile, of in hull.groupby("quartile")
+        }
+        assert points == wanted
+        law = tables["frontier"].laws[str(fit)]
+        assert isinstance(law, HullFit)
+        turns = [name for name, _ in groupby(str(point.run) for point in law.hull)]
+        assert [text.get_text() for text in sorted(axes.texts, key=lambda text: -text.get_position()[1])] == turns  # type: ignore[attr-defined]
+
+
+def test_reduced_sampling_says_how_many_points_give_which_slope(
+    drawings: dict[str, Drawing], tables: dict[str, Tables]
+) -> None:
+    drawing, laws = drawings["reduced_sampling"], tables["reduced_sampling"].laws
+    (slopes,) = drawing.tables.values()
+    assert list(slopes["rows"]) == [150, 105]
+    assert list(slopes["slope"]) == [law.law.slope for law in laws.values()]  # type: ignore[union-attr]
+    assert (slopes["slope_low"] < slopes["slope"]).all()
+    assert (slopes["slope"] < slopes["slope_high"]).all()
+    first = slopes.iloc[0]
+    label = f"A3 all: 150 points, a = {first['slope']:.2f} ({first['slope_low']:.2f}, {first['slope_high']:.2f})"
+    assert label in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+
+
+@pytest.fixture(scope="module")
+def paper() -> Study:
+    return load(config_of("released"))
+
+
+def test_feasible_shapes_of_the_papers_suite(paper: Study) -> None:
+    shapes = shapes_table(paper.suite)
+    drawing = draw(Tables(paper, FigureRow(kind="feasible_shapes"), pd.DataFrame(), shapes))
+    (counts,) = drawing.tables.values()
+    assert list(counts["feasible_shapes"]) == [5, 13, 28, 62, 74, 97, 107]
+    labels = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert {"7B: 107", "50M: 5", "feasible: 16", "pinned: 6"} <= set(labels)
+
+
+def test_flops_per_token_over_6n_of_the_papers_suite(paper: Study) -> None:
+    shapes = shapes_table(paper.suite)
+    drawing = draw(Tables(paper, FigureRow(kind="flops_ratio"), pd.DataFrame(), shapes))
+    ratios = drawing.data.set_index("shape")["flops_ratio"]
+    assert (round(ratios["256x80"], 3), round(ratios["768x3"], 3)) == (1.591, 0.709)
+    (axes,) = drawing.figure.axes
+    assert {"1.591", "0.709"} <= {text.get_text() for text in axes.texts}
+    base, per_layer = params_by_width(np.array([512.0, 2560]), architecture(paper.suite))
+    wanted = shapes.set_index("shape").loc[["512x12", "2560x8"], "params"]
+    assert list(base + per_layer * [12, 8]) == pytest.approx(list(wanted))
 
 
 def test_rainbow_is_labelled_in_the_order_of_the_lines_ends(drawings: dict[str, Drawing]) -> None:
@@ -270,6 +412,12 @@ def test_ablation_is_compared_at_the_same_steps(drawings: dict[str, Drawing]) ->
     assert set(data["shape"]) == {"32x2", "64x1", "64x3", "96x2"}
     assert set(data["lr_ratio"]) == {0.5}
     assert data["difference_nats_per_token"].mean() == pytest.approx(0.03, abs=0.005)
+    (ends,) = drawings["lr_ablation"].tables.values()
+    last = data[(data["shape"] == "64x3") & (data["step"] >= 405)]["difference_nats_per_token"]
+    found = ends.set_index("shape").loc["64x3"].filter(like="difference")
+    assert list(found) == [last.mean(), last.min(), last.max()]
+    labels = [label.get_text() for label in drawings["lr_ablation"].figure.axes[1].get_yticklabels()]
+    assert labels == list(dict.fromkeys(data["shape"]))
 
 
 def test_shapes_whose_best_rate_follows_the_rule_have_it_at_one_lr_base(drawings: dict[str, Drawing]) -> None:
@@ -407,6 +555,8 @@ def test_coverage_is_drawn_with_its_binomial_errors(drawings: dict[str, Drawing]
     "kind",
     [
         "approach_1",
+        "frontier",
+        "reduced_sampling",
         "approach_3",
         "rainbow",
         "residuals",
@@ -499,9 +649,12 @@ def test_industry_models_are_drawn_where_given(tables: dict[str, Tables]) -> Non
     assert set(shown["name"]) <= set(INDUSTRY["name"])
 
 
-def test_colours_do_not_depend_on_the_figure(tables: dict[str, Tables]) -> None:
+def test_colours_do_not_depend_on_the_figure(tables: dict[str, Tables], drawings: dict[str, Drawing]) -> None:
     assert model_styles(tables["shapes"]) == model_styles(tables["cooldown"])
     styles = model_styles(tables["shapes"])
+    for kind in ("shapes", "loss_curves", "lr_ablation", "cooldown"):
+        colors = {line.get_color() for axes in drawings[kind].figure.axes for line in axes.get_lines()}
+        assert {styles["32x2"].color, styles["64x3"].color} <= colors, kind
     assert len({(style.color, style.marker) for style in styles.values()}) == len(styles)
     laws = law_styles(load(CONFIG))
     assert len({laws[name] for name in FITS["approach_3"]}) == 2
