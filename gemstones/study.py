@@ -495,6 +495,14 @@ class Simulation(Config):
     ahead: tuple[ShapeName, Count] = Field(description="shape and training tokens whose predicted loss has an interval")
 
 
+class EarlyStopping(Config):
+    """Fits of one selection by the authors' optimiser, from a sample of their grid of starts, beside ours."""
+
+    selection: str
+    huber_deltas: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-3, 1e-4, 1e-5)
+    starts: Count = Field(default=1000, description="of the 4,500 of their grid")
+
+
 class Prescriptions(Config):
     """Optimal shapes over a range of budgets, from Approach 3 fits."""
 
@@ -517,6 +525,9 @@ class Figure(Config):
     kind: FigureKind
     fits: tuple[str, ...] = Field(default=(), description="fits that are drawn, in this order")
     selection: str | None = None
+    panels: Literal["full", "small"] = Field(default="full", description="of approach_3: all six, or the two of Figure 5")
+    resource: Resource = Field(default="flops", description="of approach_3: what the budgets are made of")
+    published: bool = Field(default=False, description="of rainbow: the authors' published fits beside")
 
 
 class Study(Config):
@@ -539,6 +550,7 @@ class Study(Config):
     comparisons: tuple[str, ...] = Field(
         default=(), description="selections on which laws of several forms are compared"
     )
+    early_stopping: EarlyStopping | None = None
     simulation: Simulation | None = None
     prescriptions: Prescriptions = Prescriptions()
     overspend: Overspend | None = None
@@ -562,6 +574,8 @@ class Study(Config):
             known(f"fits.{name}.selection", fit.selection, "selection", selections)
         for name in self.comparisons:
             known("comparisons", name, "selection", selections)
+        if self.early_stopping:
+            known("early_stopping.selection", self.early_stopping.selection, "selection", selections)
         for name in self.prescriptions.fits:
             known("prescriptions.fits", name, "Approach 3 fit with tokens", on_a_budget)
         if self.overspend:
@@ -574,7 +588,14 @@ class Study(Config):
         drawable: dict[str, tuple[list[str], str]] = {
             "hull": (hulls, "Approach 1 fit"),
             "huber": (huber, "Approach 3 fit"),
-            "prescribed": ([name for name in huber if name in self.prescriptions.fits], "fit among prescriptions.fits"),
+            "optimum": (
+                [
+                    name
+                    for name, fit in self.fits.items()
+                    if fit.approach == 1 or set(fit.covariates) == {"params", "tokens"} or name in self.prescriptions.fits
+                ],
+                "fit with an optimum: of Approach 1, of params and tokens, or among prescriptions.fits",
+            ),
         }
         for name, figure in self.figures.items():
             kind = KINDS[figure.kind]
@@ -585,6 +606,8 @@ class Study(Config):
                 faults.append(f"figures.{name}.fits: a figure of kind {figure.kind} draws at least one fit")
             if figure.selection:
                 known(f"figures.{name}.selection", figure.selection, "selection", selections)
+            if figure.published and "released" not in self.losses.sources:
+                faults.append(f"figures.{name}.published: needs 'released' among losses.sources")
             own = figure.kind in ("cooldown", "lr_ablation") and self.losses.sources == ("trained",)
             if (own or figure.kind == "lr_transfer") and not getattr(self.runs, figure.kind, None):
                 faults.append(f"figures.{name}.kind: the figure needs the section 'runs.{figure.kind}'")
@@ -601,6 +624,7 @@ class Study(Config):
             for name, scenario in self.simulation.scenarios.items():
                 known(f"simulation.scenarios.{name}.law", scenario.law, "law", list(self.simulation.laws))
         reserved_names = {"overspend", "overtraining", "published", "without_anomalies", "comparison", "coverage"}
+        reserved_names |= {"slopes", "early_stopping"}
         for reserved in sorted(reserved_names & set(self.fits)):
             faults.append(f"fits.{reserved}: this name is taken by a table of the same folder; choose another")
         if self.data.validation_tokens < self.suite.context_length:

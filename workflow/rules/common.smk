@@ -10,7 +10,7 @@ from gemstones.cluster.purge import archive_folder, purge_warnings
 from gemstones.cluster.submission import check_submission
 from gemstones.cluster.throughput import speed
 from gemstones.errors import UserError
-from gemstones.figures.kinds import INDUSTRY, KINDS
+from gemstones.figures.kinds import KINDS, RELEASED
 from gemstones.study import load
 from gemstones.suite.runs import segments
 
@@ -136,6 +136,7 @@ def losses_files(wildcards):
 def law_files(wildcards):
     """Every fit, and the tables that set them side by side; of a simulation, the coverage of intervals."""
     tables = ["without_anomalies"] * bool(study.losses.sources) + ["coverage"] * bool(study.simulation)
+    tables += ["slopes"] * bool(study.fits) + ["early_stopping"] * bool(study.early_stopping)
     tables += ["comparison"] * bool(study.comparisons) + ["published"] * ("released" in study.losses.sources)
     return expand("<results>/laws/{fit}.json", fit=study.fits) + expand("<results>/laws/{table}.csv", table=tables)
 
@@ -191,6 +192,15 @@ def query_of_overspend(wildcards):
     return study.selections[study.overspend.selection]
 
 
+def query_of_early_stopping(wildcards):
+    return study.selections[study.early_stopping.selection]
+
+
+def published_table(wildcards):
+    """The authors' fits, of a study that has them."""
+    return ["<results>/laws/published.csv"] if "released" in study.losses.sources else []
+
+
 def overtraining_law(wildcards):
     return f"<results>/laws/{study.overtraining.fit}.json"
 
@@ -200,7 +210,7 @@ def figure_inputs(wildcards):
     figure = study.figures[wildcards.figure]
     kind = KINDS[figure.kind]
     prescribed = [fit for fit in figure.fits if kind.prescriptions and fit in study.prescriptions.fits]
-    others = [table for table in kind.tables if table != INDUSTRY or "released" in study.losses.sources]
+    others = [table for table in kind.tables if table not in RELEASED or "released" in study.losses.sources]
     return {
         "losses": "<results>/losses/losses.parquet" if study.losses.sources else [],
         "laws": expand("<results>/laws/{fit}.json", fit=figure.fits),
