@@ -508,7 +508,14 @@ class Prescriptions(Config):
 
     fits: tuple[str, ...] = ()
     flops_range: tuple[Positive, Positive] = (1e18, 1e26)
+    gpu_hours_range: tuple[Positive, Positive] | None = Field(
+        default=None, description="by default what flops_range takes at the recorded runs' median speed"
+    )
     budgets: Annotated[int, Field(ge=2)] = 33
+    nodes: Count | None = Field(
+        default=None,
+        description="assumed for GPU-hours, whatever the shape; by default the median of the recorded runs",
+    )
 
 
 class Overspend(Config):

@@ -4,13 +4,12 @@ import pandas as pd
 
 from gemstones import laws, logs
 from gemstones.files import write_parquet
-from gemstones.prescriptions.optimum import budgets, prescribe
+from gemstones.losses import table
+from gemstones.prescriptions.study import prescriptions_of
 from gemstones.study import load
 
 logs.start(snakemake)
-study = load(snakemake.config)
-law = laws.read(snakemake.input.law)
-uncertainty = laws.Uncertainty(law, pd.read_parquet(snakemake.input.resamples), study.bootstrap.level)
-budget = budgets(study.prescriptions)
-prescribed = prescribe(law, budget, study.suite, snakemake.wildcards.fit, uncertainty=uncertainty)
+study, name, paths = load(snakemake.config), snakemake.wildcards.fit, snakemake.input
+law, resamples = laws.read(paths.law), pd.read_parquet(paths.resamples)
+prescribed = prescriptions_of(study, name, law, resamples, table.read(paths.losses))
 write_parquet(prescribed, snakemake.output[0], dict(snakemake.params.items()))

@@ -1,5 +1,7 @@
 """How fast a run trains on so many nodes: as measured, as the config says, or by a model fitted to what was measured.
 
+The plan's measured speeds are the config's; those of prescriptions are what runs recorded (:mod:`gemstones.prescriptions.speeds`).
+
 The model: a step takes `a·F/D + b·F/(w·D) + c·N` seconds, for F FLOPs on D devices, width w and N parameters, with no coefficient
 below zero. That is arithmetic at full speed, work on activations (which narrow layers have more of for each FLOP), and gradients
 that all nodes exchange, which takes no less time on more devices. Relative errors are least.
@@ -15,7 +17,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gemstones.errors import UserError
 from gemstones.study import Study, Throughput
@@ -42,6 +44,14 @@ class Speed(NamedTuple):
     source: Source
 
 
+class Measured(NamedTuple):
+    """Speed of a shape on so many nodes."""
+
+    shape: str
+    nodes: int
+    seconds_per_step: float
+
+
 @dataclass(frozen=True)
 class SpeedModel:
     """Seconds per step of any shape on any number of nodes.
@@ -63,7 +73,15 @@ class SpeedModel:
     gpus_per_node: int
 
     def seconds_per_step(self, shape: str, nodes: int) -> float:
-        terms = _terms(shape, self.architecture, self.tokens_per_step, nodes * self.gpus_per_node)
+        return float(self._seconds(*_size(shape, self.architecture), nodes))
+
+    def gpu_hours_per_token(self, width: Any, flops_per_token: Any, params: Any, nodes: int) -> Any:
+        """Of shapes by their numbers, also real ones: floats, or arrays that broadcast together."""
+        devices = nodes * self.gpus_per_node
+        return self._seconds(width, flops_per_token, params, nodes) * devices / (3600 * self.tokens_per_step)
+
+    def _seconds(self, width: Any, flops_per_token: Any, params: Any, nodes: int) -> Any:
+        terms = _terms(width, flops_per_token, params, self.tokens_per_step, nodes * self.gpus_per_node)
         return sum(factor * term for factor, term in zip(self.coefficients, terms, strict=True))
 
     def extrapolates(self, nodes: int) -> bool:
@@ -111,11 +129,13 @@ def speed(study: Study, run: Run, nodes: int | None = None) -> Speed:
 
 def speed_model(study: Study) -> SpeedModel | None:
     """The model fitted to `plan.throughput`; None if it has too few shapes."""
-    measured = tuple(study.plan.throughput.items())
-    if len(measured) < FEWEST_MEASURED:
-        return None
     tokens_per_step = study.recipe.batch_size * study.suite.context_length
-    return _fit(measured, architecture(study.suite), tokens_per_step, study.plan.gpus_per_node)
+    return fit_speeds(planned_speeds(study), architecture(study.suite), tokens_per_step, study.plan.gpus_per_node)
+
+
+def planned_speeds(study: Study) -> tuple[Measured, ...]:
+    """What `plan.throughput` says."""
+    return tuple(Measured(name, each.nodes, each.seconds_per_step) for name, each in study.plan.throughput.items())
 
 
 def _nearest(study: Study, shape: str) -> Throughput:
@@ -129,31 +149,45 @@ def _nearest(study: Study, shape: str) -> Throughput:
     return study.plan.throughput[min(study.plan.throughput, key=distance)]
 
 
-def _terms(shape: str, arch: Architecture, tokens_per_step: int, devices: int) -> tuple[float, float, float]:
+def _size(shape: str, arch: Architecture) -> tuple[int, float, int]:
+    """Width, FLOPs per token and parameters."""
     width, depth = parse(shape)
-    flops = counting.flops_per_token(width, depth, arch) * tokens_per_step / devices
-    return flops, flops / width, counting.params(width, depth, arch)
+    return width, counting.flops_per_token(width, depth, arch), counting.params(width, depth, arch)
+
+
+def _terms(width: Any, flops_per_token: Any, params: Any, tokens_per_step: int, devices: int) -> tuple[Any, Any, Any]:
+    flops = flops_per_token * tokens_per_step / devices
+    return flops, flops / width, params
 
 
 # Every run asks for the same one.
 @lru_cache(maxsize=8)
-def _fit(
-    measured: tuple[tuple[str, Throughput], ...], arch: Architecture, tokens_per_step: int, gpus_per_node: int
-) -> SpeedModel:
+def fit_speeds(
+    measured: tuple[Measured, ...], arch: Architecture, tokens_per_step: int, gpus_per_node: int
+) -> SpeedModel | None:
+    """The model of least relative errors; None if fewer shapes were measured than it needs.
+
+    A shape that was measured more than once is left out as a whole, where the error is found.
+    """
+    shapes = list(dict.fromkeys(each.shape for each in measured))
+    if len(shapes) < FEWEST_MEASURED:
+        return None
     # Here, since the workflow does without where all is measured.
     import numpy as np
 
-    seconds = np.array([each.seconds_per_step for _, each in measured])
-    terms = np.array([_terms(shape, arch, tokens_per_step, each.nodes * gpus_per_node) for shape, each in measured])
+    seconds = np.array([each.seconds_per_step for each in measured])
+    terms = np.array(
+        [_terms(*_size(each.shape, arch), tokens_per_step, each.nodes * gpus_per_node) for each in measured]
+    )
     relative = terms / seconds[:, None]
-    errors = []
-    for left_out in range(len(measured)):
-        others = np.arange(len(measured)) != left_out
-        errors.append(np.log(relative[left_out] @ _least_squares(relative[others])))
-    nodes = [each.nodes for _, each in measured]
+    errors: list[float] = []
+    for shape in shapes:
+        left_out = np.array([each.shape == shape for each in measured])
+        errors.extend(np.log(relative[left_out] @ _least_squares(relative[~left_out])))
+    nodes = [each.nodes for each in measured]
     return SpeedModel(
         tuple(_least_squares(relative).tolist()), float(np.expm1(np.sqrt(np.mean(np.square(errors))))),
-        (min(nodes), max(nodes)), len(measured), arch, tokens_per_step, gpus_per_node,
+        (min(nodes), max(nodes)), len(shapes), arch, tokens_per_step, gpus_per_node,
     )  # fmt: skip
 
 

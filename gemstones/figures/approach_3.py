@@ -77,7 +77,7 @@ def prescribed(tables: Tables) -> pd.DataFrame:
             "figure of kind 'approach_3': none of its fits has prescriptions; list them under prescriptions.fits"
         )
     parts = [
-        table.assign(series=table["variant"], name=name, params=table["params"])
+        table[table["resource"] == "flops"].assign(series=table["variant"], name=name)
         for name, table in tables.prescriptions.items()
     ]
     flops = np.sort(np.unique(np.concatenate([table["flops"].to_numpy(float) for table in parts])))

@@ -130,7 +130,7 @@ def _of_fit(tables: Tables, name: str, flops: Floats) -> Floats | None:
     if name not in tables.prescriptions:
         return None
     table = tables.prescriptions[name]
-    relaxed = table[table["variant"] == "relaxed"].sort_values("flops")
+    relaxed = table.query("resource == 'flops' and variant == 'relaxed'").sort_values("flops")
     x, y = np.log(relaxed["flops"].to_numpy(float)), np.log(relaxed["law_params"].to_numpy(float))
     tail = x > x[-1] - np.log(10) - 1e-9
     slope = float(np.polyfit(x[tail], y[tail], 1)[0])

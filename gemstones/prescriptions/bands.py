@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.power_law import Allocation
 from gemstones.laws.uncertainty import Uncertainty
-from gemstones.prescriptions.optimum import QUANTITIES, Search, real_params
+from gemstones.prescriptions.search import Array, Search, real_params
 
-Array = NDArray[np.float64]
-
+# What has an interval.
+QUANTITIES = ["width", "depth", "aspect_ratio", "params", "law_params", "tokens", "tokens_per_param", "loss"]
 # The search looks at so many log-spaced widths and depths first, up to these; then at so many about the best, ever closer.
 WIDTHS, DEPTHS, LARGEST_WIDTH, LARGEST_DEPTH = 56, 44, 4e6, 1e5
 FINE, ROUNDS = 5, 12
@@ -20,29 +20,26 @@ FINE, ROUNDS = 5, 12
 BATCH = 1_000_000
 
 
-def bands(uncertainty: Uncertainty, search: Search, flops: Array) -> pd.DataFrame:
-    """Interval of each quantity of the relaxed and the closed-form optimum.
+def bands(uncertainty: Uncertainty, search: Search, budgets: Array) -> pd.DataFrame:
+    """Interval of each quantity of the relaxed and, for FLOPs, the closed-form optimum.
 
     Parameters
     ----------
     uncertainty : a law and those of its resamples.
-    search : the same law, and what all shapes share.
-    flops : (m,) budgets.
+    search : the same law, what all shapes share, and what budgets are in.
+    budgets : (m,)
 
     Returns
     -------
-    DataFrame with `variant`, `flops`, and <quantity>_low and <quantity>_high of width, depth, aspect_ratio, params, law_params,
-    tokens, tokens_per_param, loss; null where more resamples prescribe nothing than may lie beyond an end.
+    DataFrame with `variant`, `budget`, and <quantity>_low and <quantity>_high of QUANTITIES; null where more resamples prescribe
+    nothing than may lie beyond an end.
     """
     assert isinstance(uncertainty.fit, HuberFit)
     laws = _Laws(uncertainty)
-    tables = [_table(uncertainty, "relaxed", flops, _relaxed(laws, search, flops))]
-    if search.law.slope is not None:
-        tables.append(
-            _table(
-                uncertainty, "closed_form", flops, _closed_form(laws, Allocation.of_laws(uncertainty.resamples), flops)
-            )
-        )
+    tables = [_table(uncertainty, "relaxed", budgets, _relaxed(laws, search, budgets))]
+    if search.law.slope is not None and search.resource == "flops":
+        closed = _closed_form(laws, Allocation.of_laws(uncertainty.resamples), budgets)
+        tables.append(_table(uncertainty, "closed_form", budgets, closed))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -80,36 +77,36 @@ class _Laws:
         return loss
 
 
-def _relaxed(laws: _Laws, search: Search, flops: Array) -> dict[str, Array]:
+def _relaxed(laws: _Laws, search: Search, budgets: Array) -> dict[str, Array]:
     """Optimum (R, m) of each law on each budget: a grid of shapes, then ever finer ones about the best."""
     log_width = np.linspace(np.log(search.width_step), np.log(LARGEST_WIDTH), WIDTHS)
     log_depth = np.linspace(np.log(search.min_depth), np.log(LARGEST_DEPTH), DEPTHS)
     w, d = (grid.ravel() for grid in np.meshgrid(log_width, log_depth, indexing="ij"))
-    log_per_token = np.log(search.flops_per_token(np.exp(w), np.exp(d)))
-    log_flops = np.log(flops)
-    affordable = log_per_token <= log_flops[:, None]
-    at_w, at_d = np.empty((len(laws.constant), len(flops))), np.empty((len(laws.constant), len(flops)))
+    log_per_token = np.log(search.cost_per_token(np.exp(w), np.exp(d)))
+    log_budgets = np.log(budgets)
+    affordable = log_per_token <= log_budgets[:, None]
+    at_w, at_d = np.empty((len(laws.constant), len(budgets))), np.empty((len(laws.constant), len(budgets)))
     for some in _batches(len(laws.constant), len(w)):
         size = laws.size_terms(search, np.exp(w)[None], np.exp(d)[None], some)
         per_token = np.exp(laws.exponent["tokens"][some][:, None] * log_per_token)
-        for i, log_budget in enumerate(log_flops):
+        for i, log_budget in enumerate(log_budgets):
             tokens = laws.term("tokens", np.full((1,), log_budget), some)
             best = np.where(affordable[i], size + tokens[:, None] * per_token, np.inf).argmin(1)
             at_w[some, i], at_d[some, i] = w[best], d[best]
     reach_w, reach_d = log_width[1] - log_width[0], log_depth[1] - log_depth[0]
     window = np.linspace(-1, 1, FINE)
     for _ in range(ROUNDS):
-        for some in _batches(len(at_w), len(flops) * FINE**2):
+        for some in _batches(len(at_w), len(budgets) * FINE**2):
             fine_w = np.maximum(at_w[some][..., None] + reach_w * np.repeat(window, FINE), log_width[0])
             fine_d = np.maximum(at_d[some][..., None] + reach_d * np.tile(window, FINE), log_depth[0])
-            log_tokens = log_flops[:, None] - np.log(search.flops_per_token(np.exp(fine_w), np.exp(fine_d)))
+            log_tokens = log_budgets[:, None] - np.log(search.cost_per_token(np.exp(fine_w), np.exp(fine_d)))
             loss = laws.size_terms(search, np.exp(fine_w), np.exp(fine_d), some) + laws.term("tokens", log_tokens, some)
             best = np.where(log_tokens >= 0, loss, np.inf).argmin(-1)[..., None]
             at_w[some] = np.take_along_axis(fine_w, best, -1)[..., 0]
             at_d[some] = np.take_along_axis(fine_d, best, -1)[..., 0]
         reach_w, reach_d = reach_w / 2, reach_d / 2
     width, depth = np.exp(at_w), np.exp(at_d)
-    tokens = flops / search.flops_per_token(width, depth)
+    tokens = budgets / search.cost_per_token(width, depth)
     every = slice(None)
     params = real_params(width, depth, search.architecture)
     found = {
@@ -132,12 +129,12 @@ def _closed_form(laws: _Laws, allocation: Allocation, flops: Array) -> dict[str,
     return {"law_params": np.exp(log_params), "tokens": np.exp(log_tokens), "loss": loss}
 
 
-def _table(uncertainty: Uncertainty, variant: str, flops: Array, found: dict[str, Array]) -> pd.DataFrame:
+def _table(uncertainty: Uncertainty, variant: str, budgets: Array, found: dict[str, Array]) -> pd.DataFrame:
     columns: dict[str, Array] = {}
     for name in QUANTITIES:
         low, high = uncertainty.interval(found[name]) if name in found else (np.nan, np.nan)
-        columns[f"{name}_low"], columns[f"{name}_high"] = (np.broadcast_to(end, len(flops)) for end in (low, high))
-    return pd.DataFrame({"variant": variant, "flops": flops, **columns})
+        columns[f"{name}_low"], columns[f"{name}_high"] = (np.broadcast_to(end, len(budgets)) for end in (low, high))
+    return pd.DataFrame({"variant": variant, "budget": budgets, **columns})
 
 
 def _batches(number: int, points: int) -> list[slice]:

@@ -1,6 +1,6 @@
 """Prescriptions: what to train for a budget, and what other choices cost.
 
-laws/<fit>.{json,parquet} → prescriptions/<fit>.parquet; laws/<fit>.json → prescriptions/overtraining.parquet;
+laws/<fit>.{json,parquet} and losses/losses.parquet → prescriptions/<fit>.parquet; laws/<fit>.json → prescriptions/overtraining.parquet;
 losses/losses.parquet → prescriptions/overspend.parquet
 """
 
@@ -10,12 +10,12 @@ rule prescription:
     input:
         law="<results>/laws/{fit}.json",
         resamples="<results>/laws/{fit}.parquet",
+        losses="<results>/losses/losses.parquet",
         code=modules(
-            "prescriptions/optimum",
-            "prescriptions/bands",
-            "laws/fit",
-            "laws/power_law",
-            "laws/uncertainty",
+            *(f"prescriptions/{name}" for name in ("bands", "optimum", "search", "speeds", "study")),
+            *(f"laws/{name}" for name in ("fit", "power_law", "uncertainty")),
+            "cluster/throughput",
+            "losses/selections",
             "suite/counting",
         ),
     output:
@@ -26,6 +26,7 @@ rule prescription:
         "../../envs/analysis.yaml"
     params:
         config=sections("suite", "prescriptions"),
+        query=query_of_fit,
     script:
         "../../scripts/prescription.py"
 
