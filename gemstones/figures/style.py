@@ -130,17 +130,33 @@ def aspect_handles(tables: Tables) -> list[Line2D]:
 
 
 def law_styles(study: Study) -> dict[str, Style]:
-    """Style of every fit: colour by selection and law, line by the parameter count, marker by the covariates."""
+    """Style of every fit, the same in all figures of a study.
+
+    Colour goes by selection and form of the law, the line by the approach, the marker by the covariates. Fits that a figure draws
+    together have different colours, or where these run out, lines: one that would look like another takes the next.
+    """
     selections: list[str] = []
-    counts: list[str] = []
-    laws: list[tuple[str, ...]] = []
-    styles = {}
+    forms: list[tuple[object, ...]] = []
+    markers: list[tuple[str, ...]] = []
+    together = [set(figure.fits) for figure in study.figures.values() if figure.kind != "rainbow"]
+    styles: dict[str, Style] = {}
     for name, fit in study.fits.items():
-        law = fit.covariates if fit.approach == 3 else ("params", "tokens")
-        selection = _place(selections, fit.selection.removesuffix("_dense"))
-        count, kind = _place(counts, fit.param_count), _place(laws, law)
-        color = PALETTE[(selection + 3 * kind + 2 * count) % len(PALETTE)]
-        styles[name] = Style(color, LINES[count % len(LINES)], MARKERS[kind % len(MARKERS)])
+        covariates = fit.covariates if fit.approach == 3 else ("params", "tokens")
+        form = (fit.approach, covariates, fit.param_count, getattr(fit, "huber_delta", fit.approach))
+        first = _place(selections, fit.selection.removesuffix("_dense")) + 2 * _place(forms, form)
+        line = 1 if fit.approach == 1 else 2 if fit.approach == 3 and set(covariates) == {"params", "tokens"} else 0
+        marker = MARKERS[_place(markers, covariates) % len(MARKERS)]
+        near = [styles[other] for group in together if name in group for other in group if other in styles]
+        looks = [
+            Style(PALETTE[(first + i) % len(PALETTE)], LINES[(line + i // len(PALETTE)) % len(LINES)], marker)
+            for i in range(len(PALETTE) * len(LINES))
+        ]
+        taken = {other.color for other in near}
+        lines = {(other.color, other.linestyle) for other in near}
+        styles[name] = next(
+            (look for look in looks if look.color not in taken),
+            next((look for look in looks if (look.color, look.linestyle) not in lines), looks[0]),
+        )
     return styles
 
 
@@ -153,4 +169,6 @@ def _place(seen: list[T], value: T) -> int:
 
 def fit_label(name: str) -> str:
     """How a fit is named in figures: its name in the config with spaces, A1 and A3 for the approaches."""
-    return name.replace("approach_1", "A1").replace("approach_3", "A3").replace("_", " ")
+    for long, short in (("approach_1", "A1"), ("approach_3", "A3"), ("_", " "), ("embedding", "emb.")):
+        name = name.replace(long, short)
+    return name.replace("emb.s", "emb.").replace("delta 3", "δ = 1e-3")

@@ -169,14 +169,15 @@ def figure_of(wildcards):
 
 
 def drawn_config(wildcards):
-    """What a figure reads of the rest of the config: queries and, for fits, the budgets and all fits' colours."""
+    """What a figure reads of the rest of the config: queries and, for fits, the budgets and what decides on their styles."""
     figure = study.figures[wildcards.figure]
     selections = {figure.selection, *(study.fits[fit].selection for fit in figure.fits)} - {None}
     queries = {name: study.selections[name] for name in sorted(selections)}
     if not figure.fits and figure.kind != "overtraining":
         return queries
-    fits = {name: [fit.selection, fit.param_count, getattr(fit, "covariates", ())] for name, fit in study.fits.items()}
-    return {**queries, "fits": fits, "flops_range": study.prescriptions.flops_range}
+    fits = {name: fit.model_dump(mode="json") for name, fit in study.fits.items()}
+    together = sorted({each.fits for each in study.figures.values() if each.fits})
+    return {**queries, "fits": fits, "together": together, "flops_range": study.prescriptions.flops_range}
 
 
 def modules(*names):
