@@ -532,7 +532,9 @@ class Figure(Config):
     kind: FigureKind
     fits: tuple[str, ...] = Field(default=(), description="fits that are drawn, in this order")
     selection: str | None = None
-    panels: Literal["full", "small"] = Field(default="full", description="of approach_3: all six, or the two of Figure 5")
+    panels: Literal["full", "small"] = Field(
+        default="full", description="of approach_3: all six, or the two of Figure 5"
+    )
     resource: Resource = Field(default="flops", description="of approach_3: what the budgets are made of")
     published: bool = Field(default=False, description="of rainbow: the authors' published fits beside")
 
@@ -599,7 +601,9 @@ class Study(Config):
                 [
                     name
                     for name, fit in self.fits.items()
-                    if fit.approach == 1 or set(fit.covariates) == {"params", "tokens"} or name in self.prescriptions.fits
+                    if fit.approach == 1
+                    or set(fit.covariates) == {"params", "tokens"}
+                    or name in self.prescriptions.fits
                 ],
                 "fit with an optimum: of Approach 1, of params and tokens, or among prescriptions.fits",
             ),

@@ -11,7 +11,7 @@ rule figure:
         shapes="<results>/suite/shapes.csv",
         shared=modules(
             *(f"figures/{name}" for name in ("__init__", "axes", "inputs", "output", "published", "style")),
-            *(f"laws/{name}" for name in ("fit", "hull", "power_law")),
+            *(f"laws/{name}" for name in ("fit", "hull", "power_law", "uncertainty")),
             "losses/selections",
             "report",
         ),
