@@ -16,7 +16,7 @@ from gemstones.figures.axes import Form, beyond_data, beyond_handle, legend_belo
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.published import REFERENCES, Floats, with_budgets
-from gemstones.figures.style import GREY, REFERENCE, UNSTYLED, Style, figure, fit_label, law_styles
+from gemstones.figures.style import GREY, REFERENCE, UNSTYLED, WIDTH, Style, figure, fit_label, law_styles
 from gemstones.laws.hull import HullFit
 from gemstones.study import Study
 
@@ -32,6 +32,8 @@ SMALL = ("aspect_ratio", "tokens_per_param")
 BUDGETS = {"flops": "training FLOPs", "gpu_hours": "GPU-hours"}
 # Of the tables of prescriptions; of laws of params and tokens, which know no shapes, the closed form alone is drawn.
 VARIANTS = ("relaxed", "feasible", "reference")
+# Inches of a legend's usual character, and of a handle with its gaps.
+CHARACTER, HANDLE = 0.054, 0.55
 BAND: dict[str, Any] = {"alpha": 0.15, "linewidth": 0, "zorder": 1}
 INDUSTRY: dict[str, Any] = {"color": GREY, "marker": "x", "markersize": 3.5, "linestyle": "none", "alpha": 0.8}
 BUCKETS: dict[str, Any] = {
@@ -49,7 +51,8 @@ def draw_approach_3(tables: Tables) -> Drawing:
     chosen = {name: form for name, form in chosen.items() if ours[name].notna().any()}
     rows = -(-len(chosen) // 3)
     handles = _handles(tables.study, series, styles)
-    drawn = figure(1.95 * rows + (0.75 if len(chosen) < 3 else 0) + 0.17 * -(-len(handles) // 3) + 0.35)
+    columns = _columns(handles)
+    drawn = figure(1.95 * rows + (0.75 if len(chosen) < 3 else 0) + 0.17 * -(-len(handles) // columns) + 0.35)
     grid = drawn.subplots(rows, min(3, len(chosen)), sharex=True, squeeze=False)
     for axes, (column, (label, form)) in zip(grid.flat, chosen.items(), strict=False):
         for (kind, name), part in series.groupby(["series", "name"], sort=False):
@@ -70,7 +73,7 @@ def draw_approach_3(tables: Tables) -> Drawing:
     for axes in grid[-1]:
         axes.set_xlabel(BUDGETS[resource] + _nodes(tables))
     drawn.align_ylabels()
-    legend_below(drawn, handles, columns=3)
+    legend_below(drawn, handles, columns)
     return Drawing(drawn, series)
 
 
@@ -187,6 +190,12 @@ def _limits(axes: Axes, values: pd.Series) -> None:
         axes.set_ylim(values.min() / 1.6, values.max() * 1.6)
 
 
+def _columns(handles: list[Artist]) -> int:
+    """Three columns of the legend where a page is wide enough for them."""
+    long = sorted(len(str(handle.get_label())) for handle in handles)
+    return 3 if sum(long[-3:]) * CHARACTER + 3 * HANDLE <= WIDTH else 2
+
+
 def _handles(study: Study, series: pd.DataFrame, styles: dict[str, Style]) -> list[Artist]:
     lines = series[series["series"].isin(["relaxed", "closed_form", "approach_1"])]
     added = {"relaxed": ": relaxed optimum", "closed_form": ": Eq 4, C = 6NT", "approach_1": ""}
@@ -196,10 +205,10 @@ def _handles(study: Study, series: pd.DataFrame, styles: dict[str, Style]) -> li
     ]
     present = dict(series[["series", "name"]].drop_duplicates("series").itertuples(index=False))
     if series["params_low"].notna().any():
-        band = f"{study.bootstrap.level:.0%} interval of it"
-        (color,) = {styles[name].color for name in (present["relaxed"],)}
-        many = (lines["series"] == "relaxed").sum() > (lines["name"] == present["relaxed"]).sum()
-        handles.append(Patch(label=band, color=GREY if many else color, **BAND | {"alpha": 0.3}))
+        relaxed = lines.loc[lines["series"] == "relaxed", "name"].unique()
+        color = styles[relaxed[0]].color if len(relaxed) == 1 else GREY
+        label = f"its {100 * study.bootstrap.level:g} % interval"
+        handles.append(Patch(label=label, color=color, **BAND | {"alpha": 0.3}))
     named = {"feasible": "feasible: even heads, whole layers", "reference": "the authors' search: best of a bucket"}
     handles += [
         Line2D([], [], label=label, **_look(kind, styles.get(present[kind])))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from gemstones.errors import UserError
 from gemstones.figures.axes import legend_below
@@ -21,7 +21,7 @@ from gemstones.laws.uncertainty import Uncertainty
 SYMBOLS = {"irreducible_loss": "E (nats/token)", "slope": "slope a"}
 BINS = 24
 # The middle of the resamples that is drawn; a few far outside would hide the rest.
-SHOWN = (0.005, 0.995)
+SHOWN = (0.025, 0.975)
 SIZE = 1.35  # inches of a panel, at most
 
 
@@ -56,7 +56,7 @@ def draw_bootstrap_pairs(tables: Tables) -> Drawing:
                     axes.plot(fitted[column], fitted[row], **style.points(markersize=6, markeredgecolor="black"))
             if i != j:
                 axes.set_ylim(limits[row])
-            _ticks(axes, left=j == 0 and i > 0, below=i == n - 1)
+            _ticks(axes, left=j == 0, below=i == n - 1, counts=i == j)
         grid[i, 0].set_ylabel(_name(row) if i else "resamples")
         grid[-1, i].set_xlabel(_name(row))
     drawn.align_labels()
@@ -102,19 +102,19 @@ def _limits(data: pd.DataFrame, name: str) -> tuple[float, float]:
 
 
 def _correlation(axes: Axes, resamples: pd.DataFrame, x: str, y: str, styles: dict[str, Style]) -> None:
-    """Pearson's correlation of each fit, in its colour."""
+    """Spearman's rank correlation of each fit, in its colour: some resamples lie far outside."""
     axes.axis("off")
     known = [(str(name), part[[x, y]].dropna()) for name, part in resamples.groupby("fit", sort=False)]
     known = [(name, part) for name, part in known if len(part) > 2]
     for k, (name, part) in enumerate(known):
-        value = part[x].corr(part[y])
+        value = f"{part[x].rank().corr(part[y].rank()):+.2f}".replace("-", "−")
         at: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center", "fontsize": FONT + 2}
-        axes.text(0.5, 0.5 + 0.22 * ((len(known) - 1) / 2 - k), f"{value:+.2f}", color=styles[name].color, **at)
+        axes.text(0.5, 0.5 + 0.22 * ((len(known) - 1) / 2 - k), value, color=styles[name].color, **at)
 
 
-def _ticks(axes: Axes, left: bool, below: bool) -> None:
+def _ticks(axes: Axes, left: bool, below: bool, counts: bool) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(3))
-    axes.yaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_locator(NullLocator() if counts else MaxNLocator(3))
     axes.tick_params(labelleft=left, labelbottom=below)
 
 

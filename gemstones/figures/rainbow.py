@@ -12,13 +12,14 @@ from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import ConnectionPatch
 
 from gemstones.errors import UserError
 from gemstones.figures.axes import beyond_data, beyond_handle, legend_below, log_axis, scientific
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.published import REFERENCES, Floats
-from gemstones.figures.style import FONT, GREY, LINES, REFERENCE, figure, fit_label
+from gemstones.figures.style import FONT, GREY, LINES, REFERENCE, RING, figure, fit_label
 from gemstones.laws.hull import HullFit, Line
 from gemstones.laws.power_law import Allocation
 from gemstones.laws.uncertainty import Uncertainty
@@ -28,7 +29,6 @@ BUDGETS = 41
 DECADES_BEYOND = 2  # above the range of the prescriptions: 1e28 FLOPs in the paper
 KINDS = {1: ("Approach 1", LINES[1]), 3: ("Approach 3", LINES[0])}
 PUBLISHED: dict[str, Any] = {"linestyle": LINES[2], "linewidth": 0.9}
-HOLLOW: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 4, "markerfacecolor": "white", "zorder": 2}
 # Widths of the lines, their names, and N* at two budgets.
 WIDTHS = (2.7, 1.95, 1.0, 1.0)
 
@@ -61,7 +61,7 @@ def draw_rainbow(tables: Tables) -> Drawing:
     _names(names, axes, ends, colors)
     for forest, budget in zip(forests, at, strict=True):
         _forest(forest, points[points["flops"] == budget], list(ends.index), tables, colors)
-        forest.set_title(f"at {scientific(float(f'{budget:.2g}'))}", fontsize=FONT)
+        forest.set_title(f"{scientific(float(f'{budget:.2g}'))} FLOPs", fontsize=FONT)
         forest.set_xlabel("parameters")
     approaches = {tables.study.fits[name].approach for name in fits}
     handles: list[Artist] = [
@@ -73,7 +73,7 @@ def draw_rainbow(tables: Tables) -> Drawing:
         label = f"{tables.study.bootstrap.level:.0%} interval"
         handles.append(Line2D([], [], color=GREY, marker="o", linewidth=1.1, label=label))
     if tables.figure.published:
-        handles.append(Line2D([], [], color=GREY, label="as published", **{**HOLLOW, **PUBLISHED}))
+        handles.append(Line2D([], [], label="as published", **RING | PUBLISHED))
     legend_below(drawn, [*handles, beyond_handle()], columns=5)
     table = slope_table(tables, curves)
     return Drawing(
@@ -216,11 +216,14 @@ def _names(axes: Axes, lines: Axes, ends: pd.Series, colors: Mapping[str, Floats
     axes.axis("off")
     axes.set(xlim=(0, 1), ylim=(-0.5, len(ends) - 0.5))
     low, high = np.log(lines.get_ylim())
-    starts = np.clip((np.log(ends.to_numpy(float)) - low) / (high - low), 0, 1) * len(ends) - 0.5
+    starts = np.clip((np.log(ends.to_numpy(float)) - low) / (high - low), 0, 1)
     for place, (name, start) in enumerate(zip(ends.index, starts, strict=True)):
-        color = colors.get(name, "black")
-        axes.plot([-0.04, 0.1, 0.12], [start, place, place], color=color, linewidth=0.7, clip_on=False)
-        axes.text(0.14, place, name if name in REFERENCES else fit_label(name), va="center", ha="left", fontsize=FONT)
+        look = {"color": colors.get(name, "black"), "linewidth": 0.7}
+        joint = ConnectionPatch((1, start), (0.08, place), lines.transAxes, axes.transData, **look)
+        joint.set_in_layout(False)
+        axes.add_artist(joint)
+        axes.plot([0.08, 0.11], [place, place], **look)
+        axes.text(0.13, place, name if name in REFERENCES else fit_label(name), va="center", ha="left", fontsize=FONT)
 
 
 def _forest(axes: Axes, points: pd.DataFrame, order: list[str], tables: Tables, colors: Mapping[str, Floats]) -> None:
@@ -232,14 +235,13 @@ def _forest(axes: Axes, points: pd.DataFrame, order: list[str], tables: Tables, 
         filled = {} if row.name in colors else {"markerfacecolor": "white"}
         axes.plot(row.params, place, color=color, marker="o", markersize=3.4, zorder=3, **filled)
         if tables.figure.published and row.published_params == row.published_params:
-            axes.plot(row.published_params, place, color=color, **HOLLOW)
+            axes.plot(row.published_params, place, **RING)
     axes.set_ylim(-0.5, len(order) - 0.5)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xscale("log")
-    values = points[points["name"].isin(list(colors))]
-    shown = pd.concat([values[column] for column in ("params", "low", "high", "published_params")]).dropna()
-    middle = values["params"]
+    shown = points[["params", "low", "high", "published_params"]].stack()
+    middle = points.loc[points["name"].isin(list(colors)), "params"]
     # An interval that spans everything would hide all others.
-    axes.set_xlim(max(shown.min() / 1.5, middle.min() / 1e3), min(shown.max() * 1.5, middle.max() * 1e3))
+    axes.set_xlim(max(shown.min() / 2, middle.min() / 1e3), min(shown.max() * 2, middle.max() * 1e3))
     log_axis(axes, "x", "power", most=3)

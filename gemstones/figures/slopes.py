@@ -8,20 +8,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gemstones.figures.axes import legend_below
+from gemstones.figures.axes import legend_below, scientific
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.published import KAPLAN_EXPONENT
-from gemstones.figures.style import FONT, MARKERS, PALETTE, REFERENCE, figure
+from gemstones.figures.style import MARKERS, PALETTE, REFERENCE, RING, figure
 from gemstones.laws.power_law import CHINCHILLA
 
 PANELS = {"slope": "slope a of N* ∝ Cᵃ", "irreducible_loss": "irreducible loss E (nats/token)"}
 COUNTS = {
     "params": "",
-    "params_no_input_embedding": " without input embedding",
-    "params_no_embeddings": " without embeddings",
+    "params_no_input_embedding": ", no input emb.",
+    "params_no_embeddings": ", no emb.",
 }
-PUBLISHED: dict[str, Any] = {"marker": "x", "color": "black", "linestyle": "none", "markersize": 4, "zorder": 4}
 
 
 def draw_slopes(tables: Tables) -> Drawing:
@@ -31,7 +30,7 @@ def draw_slopes(tables: Tables) -> Drawing:
     looks = {delta: {"color": PALETTE[i], "marker": MARKERS[i]} for i, delta in enumerate(deltas)}
     hull = {"color": PALETTE[2], "marker": "D"}
     height = data["place"].max()
-    drawn = figure(0.155 * height + 1.4)
+    drawn = figure(0.168 * height + 1.4)
     panels = drawn.subplots(1, 2, sharey=True)
     for axes, (column, label) in zip(panels, PANELS.items(), strict=True):
         for row in data[data[column].notna()].to_dict("records"):
@@ -40,11 +39,11 @@ def draw_slopes(tables: Tables) -> Drawing:
             y = row["place"] + (
                 0
                 if row["approach"] == 1 or len(deltas) < 2
-                else 0.36 * (deltas.index(row["huber_delta"]) / (len(deltas) - 1) - 0.5)
+                else 0.44 * (deltas.index(row["huber_delta"]) / (len(deltas) - 1) - 0.5)
             )
             axes.plot([row[f"{column}_low"], row[f"{column}_high"]], [y, y], color=look["color"], linewidth=1)
-            axes.plot(row[column], y, markersize=3.2, markeredgewidth=0, linestyle="none", **look)
-            axes.plot(row[f"{column}_published"], y, **PUBLISHED)
+            axes.plot(row[column], y, markersize=3, markeredgewidth=0, linestyle="none", **look)
+            axes.plot(row[f"{column}_published"], y, **RING)
         axes.set_xlabel(label)
         axes.tick_params(axis="y", length=0)
         _within(axes, data, column)
@@ -59,12 +58,11 @@ def draw_slopes(tables: Tables) -> Drawing:
     for text in panels[0].get_yticklabels():
         if text.get_text() in set(heads["form"]):
             text.set_fontweight("bold")
-    panels[0].set_ylabel("selection", fontsize=FONT)
-    names = [("Approach 1", hull)] * (data["approach"] == 1).any()
-    names += [(f"Approach 3, δ = {delta:g}", look) for delta, look in looks.items() if delta is not None]
+    names = [("Approach 1", hull)] * bool((data["approach"] == 1).any())
+    names += [(f"Approach 3, δ = {scientific(delta)}", look) for delta, look in looks.items() if delta is not None]
     handles = [Line2D([], [], label=label, linewidth=1, markersize=3.5, **look) for label, look in names]
     if data[[f"{column}_published" for column in PANELS]].notna().any(axis=None):
-        handles.append(Line2D([], [], label="as published", **PUBLISHED))
+        handles.append(Line2D([], [], label="as published", **RING))
     handles += [Line2D([], [], label=name, **look) for name, look in REFERENCE.items()]
     legend_below(drawn, handles, 3)
     return Drawing(drawn, data.drop(columns="place"))
@@ -89,8 +87,8 @@ def places(tables: Tables) -> pd.DataFrame:
 def _form(row: dict[str, Any]) -> str:
     if row["approach"] == 1:
         resource = {"flops": "FLOPs", "gpu_hours": "GPU-hours"}[row["resource"]]
-        return f"Approach 1 by {resource}{COUNTS[row['param_count']]}"
-    return f"{row['covariates']}{COUNTS[row['param_count']]}"
+        return f"A1 by {resource}{COUNTS[row['param_count']]}"
+    return f"A3: {row['covariates']}{COUNTS[row['param_count']]}"
 
 
 def _within(axes: Axes, data: pd.DataFrame, column: str) -> None:

@@ -61,7 +61,7 @@ def draw_starts(tables: Tables) -> Drawing:
         Line2D([], [], color=LOOKS["ours"], marker="o", markersize=3, label="this package"),
     ]
     if (data["optimizer"] == "published").any():
-        handles.append(Line2D([], [], label="published", **PUBLISHED))
+        handles.append(Line2D([], [], label=f"published by the authors, {size:,} starts", **PUBLISHED))
     legend_below(drawn, handles, 2)
     return Drawing(drawn, data)
 

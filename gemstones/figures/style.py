@@ -31,6 +31,11 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 GREY, BEYOND = "#6E6E6E", "#F0F0F0"  # the second shades what lies beyond the data
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+# What the authors published, about the marker of what is fitted here.
+RING: dict[str, Any] = {
+    "marker": "o", "color": "black", "linestyle": "none", "markersize": 5.5, "markerfacecolor": "none", "markeredgewidth": 0.8,
+    "zorder": 4,
+}  # fmt: skip
 REFERENCE: dict[str, dict[str, Any]] = {
     "Chinchilla": {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.1},
     "Kaplan": {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.3},
@@ -144,7 +149,7 @@ def law_styles(study: Study) -> dict[str, Style]:
         covariates = fit.covariates if fit.approach == 3 else ("params", "tokens")
         form = (fit.approach, covariates, fit.param_count, getattr(fit, "huber_delta", fit.approach))
         first = _place(selections, fit.selection.removesuffix("_dense")) + 2 * _place(forms, form)
-        line = 1 if fit.approach == 1 else 2 if fit.approach == 3 and set(covariates) == {"params", "tokens"} else 0
+        line = 1 if fit.approach == 1 else 3 if set(covariates) == {"params", "tokens"} else 0
         marker = MARKERS[_place(markers, covariates) % len(MARKERS)]
         near = [styles[other] for group in together if name in group for other in group if other in styles]
         looks = [
