@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -148,10 +149,14 @@ def _line(tables: Tables, name: str, budgets: Floats) -> pd.DataFrame:
         found = law.predict(budgets)
         row = _row("approach_1", name, resource, budgets, found["params"], found["tokens"])
         return row.assign(tokens_per_param=found["tokens_per_param"])
-    if law.law.slope is None or law.law.param_count != "params" or resource != "flops":
+    if law.law.param_count != "params" or resource != "flops":
         raise UserError(
-            f"figure of kind 'approach_3': {name} has no closed form for all parameters by {resource}; give it prescriptions"
+            f"figure of kind 'approach_3': {name} has no closed form for all parameters by {resource}; wanted: a law of width and "
+            "depth among prescriptions.fits"
         )
+    if law.law.slope is None:
+        logging.warning("approach_3: %s has an exponent at 0, so no closed form", name)
+        return _row("closed_form", name, resource, budgets[:0], budgets[:0], budgets[:0])
     optimum = law.law.allocation()
     return _row("closed_form", name, resource, budgets, optimum.params(budgets), optimum.tokens(budgets))
 
