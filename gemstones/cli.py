@@ -315,6 +315,61 @@ def fit(
     )
 
 
+@app.command()
+def prescribe(
+    *,
+    flops: Annotated[float | None, typer.Option(help="Training FLOPs to spend.")] = None,
+    gpu_hours: Annotated[float | None, typer.Option(help="GPU-hours to spend.")] = None,
+    node_hours: Annotated[float | None, typer.Option(help="Node-hours to spend.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="The budget whose optimum has so many training tokens.")] = None,
+    params: Annotated[float | None, typer.Option(help="The budget whose optimum has so many parameters.")] = None,
+    law: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIT|FILE",
+            help="A fit of the study, or a law's JSON; by default the first of prescriptions.fits with width and depth.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The study's config; config/config.yaml by default.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(metavar="NAME", help="The study by its name, instead.")] = None,
+    results: Annotated[Path, typer.Option(metavar="FOLDER", help="Of all studies' results.")] = Path("results"),
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="For GPU-hours; by default prescriptions.nodes, or the recorded median.")
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option("--write-config", metavar="FILE", help="Write a config that trains the feasible shape."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write the answer to standard output as JSON, and nothing else.")
+    ] = False,
+) -> None:
+    """Say what to train for a budget: width, depth, tokens and loss by a fitted law, and what rounding the shape costs.
+
+    Name one budget. GPU-hours follow from a model of speed, fitted to what the study's runs recorded. A law's JSON needs no study.
+
+    \b
+    Example:
+      gemstones prescribe --flops 1e21 --study released
+      gemstones prescribe --gpu-hours 5000 --study frontier --write-config config/next.yaml
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from gemstones.prescriptions.screen import show_prescription
+
+    show_prescription(
+        {"flops": flops, "gpu_hours": gpu_hours, "node_hours": node_hours, "tokens": tokens, "params": params},
+        law=law,
+        config=config,
+        study=study,
+        results=results,
+        nodes=nodes,
+        write=write,
+        as_json=as_json,
+    )
+
+
 @imports.command("wandb")
 def import_wandb(
     paths: Annotated[

@@ -17,7 +17,7 @@ from gemstones.prescriptions.search import Array, Search, real_params, zoom
 if TYPE_CHECKING:
     from gemstones.laws.uncertainty import Uncertainty
     from gemstones.prescriptions.speeds import Speeds
-    from gemstones.study import Prescriptions, Suite
+    from gemstones.study import Prescriptions, Resource, Suite
 
 __all__ = ["Array", "Search", "budgets", "extrapolated", "gpu_hour_budgets", "prescribe", "real_params", "zoom"]
 
@@ -56,7 +56,7 @@ def prescribe(
     Parameters
     ----------
     law : a fit, or a law such as a published one.
-    budgets : in FLOPs.
+    budgets : in FLOPs; none is fine where there are `gpu_hours`.
     suite : gives head size, vocabulary, context and the smallest depth.
     fit : name of the fit, for the table.
     max_flops : largest training FLOPs of the fitted rows; by default what the fit recorded.
@@ -78,11 +78,18 @@ def prescribe(
     UserError
         If a budget does not pay for one token of the smallest shape.
     """
-    flops = np.array(list(budgets), dtype=float)
-    tables = [_on_budgets(Search.of(law, suite, speeds), flops, uncertainty)]
-    if len(hours := np.array(list(gpu_hours), dtype=float)):
-        tables.append(_on_budgets(Search.of(law, suite, speeds, "gpu_hours"), hours, uncertainty))
-    table = pd.concat(tables, ignore_index=True)
+    given: list[tuple[Resource, Array]] = [
+        ("flops", np.array(list(budgets), dtype=float)),
+        ("gpu_hours", np.array(list(gpu_hours), dtype=float)),
+    ]
+    table = pd.concat(
+        [
+            _on_budgets(Search.of(law, suite, speeds, resource), of_resource, uncertainty)
+            for resource, of_resource in given
+            if len(of_resource)
+        ],
+        ignore_index=True,
+    )
     beyond = extrapolated(table["flops"], law, max_flops)
     if speeds and speeds.max_gpu_hours is not None:
         beyond |= (table["resource"] == "gpu_hours") & (table["budget"] > speeds.max_gpu_hours)

@@ -109,6 +109,15 @@ class Search:
         """Predicted loss where the budget is spent on one shape."""
         return self.predict(width, depth, np.asarray(budget) / self.cost_per_token(width, depth))
 
+    def tokens_for(self, width: ArrayLike, depth: ArrayLike, loss: float) -> Array:
+        """Training tokens with which real shapes reach a loss; not-a-number where none are enough."""
+        terms = dict(
+            zip(self.law.covariates, zip(self.law.exponents, self.law.log_coefficients, strict=True), strict=True)
+        )
+        exponent, log_coefficient = terms["tokens"]
+        left = loss - self.predict(width, depth, np.inf)
+        return np.exp((log_coefficient - np.log(np.where(left > 0, left, np.nan))) / exponent)
+
     def largest_width(self, per_token: float) -> float:
         """Width at which a token costs `per_token` with a model of the smallest depth.
 

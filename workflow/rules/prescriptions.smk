@@ -1,6 +1,6 @@
 """Prescriptions: what to train for a budget, and what other choices cost.
 
-laws/<fit>.{json,parquet} and losses/losses.parquet → prescriptions/<fit>.parquet; laws/<fit>.json → prescriptions/overtraining.parquet;
+laws/<fit>.{json,parquet} and losses/losses.parquet → prescriptions/<fit>.{parquet,html}; laws/<fit>.json → prescriptions/overtraining.parquet;
 losses/losses.parquet → prescriptions/overspend.parquet
 """
 
@@ -12,14 +12,21 @@ rule prescription:
         resamples="<results>/laws/{fit}.parquet",
         losses="<results>/losses/losses.parquet",
         code=modules(
-            *(f"prescriptions/{name}" for name in ("bands", "optimum", "search", "speeds", "study")),
+            *(f"prescriptions/{name}" for name in ("bands", "optimum", "page", "search", "speeds", "study")),
             *(f"laws/{name}" for name in ("fit", "power_law", "uncertainty")),
             "cluster/throughput",
             "losses/selections",
+            "report",
             "suite/counting",
         ),
     output:
-        "<results>/prescriptions/{fit}.parquet",
+        table="<results>/prescriptions/{fit}.parquet",
+        html=report(
+            "<results>/prescriptions/{fit}.html",
+            caption="../report/prescription.rst",
+            category="4 Prescriptions",
+            labels={"figure": "{fit}", "shown as": "table"},
+        ),
     log:
         "<results>/logs/prescriptions/{fit}.log",
     conda:

@@ -1,0 +1,244 @@
+"""The command `gemstones prescribe`: what a budget buys, on a terminal or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gemstones.errors import UserError
+from gemstones.prescriptions.answer import answer, budget_for
+from gemstones.prescriptions.search import UNITS, Search
+from gemstones.prescriptions.source import Source, find
+from gemstones.prescriptions.speeds import too_few
+from gemstones.prescriptions.training import write_config
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Of a file or a pipe; a terminal says its own.
+WIDTH = 100
+ROWS = {
+    "width": "width", "depth": "depth (layers)", "aspect_ratio": "width / depth", "params": "parameters",
+    "tokens": "training tokens", "tokens_per_param": "tokens per parameter", "loss": "loss, nats per token",
+}  # fmt: skip
+
+
+def show_prescription(
+    asked: Mapping[str, float | None],
+    *,
+    law: str | None,
+    config: Path | None,
+    study: str | None,
+    results: Path,
+    nodes: int | None,
+    write: Path | None,
+    as_json: bool,
+) -> None:
+    """Print what to train for a budget.
+
+    Parameters
+    ----------
+    asked : exactly one of `flops`, `gpu_hours`, `node_hours`, `tokens` and `params` is not None.
+    law, config, study, results, nodes : see :func:`gemstones.prescriptions.source.find`.
+    write : config to write that trains the feasible shape.
+
+    Raises
+    ------
+    UserError
+        Before anything is printed, if an option or a file is at fault.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+    if len(given) != 1:
+        raise UserError(f"wanted: one of {options}" + (f"; given: {len(given)}" if given else ""))
+    ((wanted, value),) = given.items()
+    if not 0 < value < float("inf"):
+        raise UserError(f"--{wanted.replace('_', '-')} is {value:g}; wanted: a number greater than 0")
+    source = find(law, config, study, results, nodes)
+    resource: Any = "gpu_hours" if wanted in ("gpu_hours", "node_hours") else "flops"
+    if resource == "gpu_hours" and source.speeds is None:
+        raise UserError(f"--{wanted.replace('_', '-')}: {too_few(None)}; ask for --flops")
+    budget = value
+    if wanted == "node_hours" and source.speeds:
+        budget *= source.speeds.model.gpus_per_node
+    if wanted in ("tokens", "params"):
+        budget = budget_for(Search.of(source.law, source.suite), wanted, value)
+    found = answer(
+        source.law, source.suite, resource, budget, source.tokens_per_step, source.uncertainty, source.speeds
+    )
+    found = {"asked": given, "law": _law(source), **found, "warnings": _warnings(source, found)}
+    notes = write_config(source, found, write) if write else []
+    if as_json:
+        print(json.dumps(found, indent=2, allow_nan=False))
+        for note in notes:
+            print(note, file=sys.stderr)
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    _print(console, source, found)
+    for note in notes:
+        console.print(note)
+
+
+def _law(source: Source) -> dict[str, Any]:
+    law = source.law
+    return {
+        "name": source.name,
+        "study": source.study.study if source.study else None,
+        "selection": law.selection,
+        "covariates": list(law.law.covariates),
+        "param_count": law.law.param_count,
+        "max_flops": law.max_flops,
+        "max_gpu_hours": source.speeds.max_gpu_hours if source.speeds else None,
+        "interval_level": source.uncertainty.level if source.uncertainty else None,
+    }
+
+
+def _warnings(source: Source, found: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before the answer is used, a sentence each."""
+    law, speeds, warnings = source.law, source.speeds, []
+    spent, most = found["relaxed"]["flops"], law.max_flops
+    if most is None:
+        warnings.append("the law's file does not say up to which FLOPs it was fitted: this may be an extrapolation")
+    elif spent > most:
+        warnings.append(
+            f"extrapolation: {spent:.3g} FLOPs are {spent / most:.3g} times the most that the law was fitted to, {most:.3g}"
+        )
+    longest = speeds.max_gpu_hours if speeds else None
+    if found["resource"] == "gpu_hours" and longest and found["budget"] > longest:
+        warnings.append(
+            f"extrapolation: {found['budget']:.4g} GPU-hours are more than those of any fitted row, {longest:.4g}"
+        )
+    if speeds and speeds.model.extrapolates(speeds.nodes):
+        low, high = speeds.model.nodes
+        warnings.append(f"speeds on {speeds.nodes} nodes are extrapolated: recorded were {low} to {high}")
+    if not {"width", "depth"} & set(law.law.covariates):
+        warnings.append(
+            f"a law of {', '.join(law.law.covariates)} knows no shapes: among those with equal parameters, it takes the cheapest"
+        )
+    if not law.converged:
+        warnings.append("the fit of the law has not converged")
+    warnings += law.warnings
+    if source.uncertainty is None:
+        warnings.append("no intervals: the law has no resamples beside it")
+    else:
+        warnings += source.uncertainty.warnings()
+    if source.study is None:
+        suite = source.suite
+        warnings.append(
+            f"no study is given: head size {suite.head_size}, vocabulary {suite.vocabulary_size:,} and context "
+            f"{suite.context_length:,} are assumed"
+        )
+    return warnings
+
+
+def _print(console: Console, source: Source, found: Mapping[str, Any]) -> None:
+    given = " ".join(f"{value:.4g} {UNITS.get(name, name.replace('_', '-'))}" for name, value in found["asked"].items())
+    budget = f"{found['budget']:.4g} {UNITS[found['resource']]}"
+    whose = f"{source.name} of {source.study.study}" if source.study else source.name
+    mark = "  [beyond the data: extrapolated]" if found["extrapolated"] else ""
+    console.print(f"{given}{'' if given == budget else f' = {budget}'}, by {whose}{mark}", style="bold")
+    _print_optimum(console, source, found)
+    if found["speed"]:
+        _print_hours(console, found)
+    else:
+        console.print(too_few(None), style="dim")
+    _print_nearest(console, found)
+    for warning in found["warnings"]:
+        console.print(f"warning: {warning}", style="yellow")
+
+
+def _print_optimum(console: Console, source: Source, found: Mapping[str, Any]) -> None:
+    relaxed, feasible = found["relaxed"], found["feasible"]
+    closed = found.get("closed_form")
+    table = _table("what to train")
+    table.add_column("")
+    heads = ["feasible", "relaxed", *(["C = 6NT"] if closed else [])]
+    level = f"{100 * source.uncertainty.level:g} % interval" if source.uncertainty else None
+    for head in heads + ([level] if level else []):
+        table.add_column(head, justify="right")
+    for name, label in ROWS.items():
+        shapes = [feasible, relaxed, *([closed] if closed else [])]
+        ends = relaxed["intervals"][name]
+        cells = [_value(name, shape[name]) for shape in shapes]
+        interval = [" … ".join(_value(name, end) for end in ends) if ends else "–"] if level else []
+        table.add_row(label, *cells, *interval)
+    steps = [f"{shape['steps']:,}" for shape in (feasible, relaxed)]
+    table.add_row(f"steps of {_value('tokens', source.tokens_per_step)} tokens", *steps)
+    if found["resource"] == "gpu_hours":
+        table.add_row("FLOPs", *(f"{shape['flops']:.3g}" for shape in (feasible, relaxed)))
+    console.print(table)
+
+
+def _print_hours(console: Console, found: Mapping[str, Any]) -> None:
+    speed, feasible = found["speed"], found["feasible"]
+    per_node, (fewest, most) = speed["gpus_per_node"], speed["recorded_nodes"]
+    table = _table("what the feasible shape takes")
+    for head in ("on nodes", "GPU-hours", "node-hours", "days"):
+        table.add_column(head, justify="right")
+    estimates = {
+        fewest: feasible["gpu_hours_fewest_nodes"],
+        speed["nodes"]: feasible["gpu_hours"],
+        most: feasible["gpu_hours_most_nodes"],
+    }
+    for nodes, hours in sorted(estimates.items()):
+        assumed = nodes == speed["nodes"] and len(estimates) > 1
+        table.add_row(
+            f"{'assumed: ' if assumed else ''}{nodes}", _hours(hours), _hours(hours / per_node),
+            f"{hours / per_node / nodes / 24:.3g}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"By a model fitted to the speeds of {speed['shapes']} shapes, typically off by {100 * speed['relative_error']:.1f} %.",
+        style="dim",
+    )
+
+
+def _print_nearest(console: Console, found: Mapping[str, Any]) -> None:
+    unit = UNITS[found["resource"]]
+    table = _table("feasible shapes beside it, on the same budget")
+    table.add_column("shape")
+    for head in ("parameters", "tokens", "loss", "above relaxed", f"more {unit} to reach it"):
+        table.add_column(head, justify="right")
+    chosen = (found["feasible"]["width"], found["feasible"]["depth"])
+    for shape in found["nearest"]:
+        more = shape["extra_budget"]
+        table.add_row(
+            f"{shape['width']:.0f}x{shape['depth']:.0f}", _value("params", shape["params"]), _value("tokens", shape["tokens"]),
+            f"{shape['loss']:.4f}", f"{shape['loss_above_relaxed']:.2g}", "never" if more is None else f"{100 * more:.2g} %",
+            style="bold" if (shape["width"], shape["depth"]) == chosen else None,
+        )  # fmt: skip
+    console.print(table)
+
+
+def _table(title: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    return Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), title=title, title_justify="left", title_style="bold"
+    )
+
+
+def _value(name: str, value: float | None) -> str:
+    """A number as a reader wants it: widths and layers whole or with a digit, counts with their power of thousand."""
+    if value is None:
+        return "–"
+    if name in ("params", "tokens"):
+        power = min(5, max(0, (len(f"{value:.0f}") - 1) // 3))
+        return f"{value / 1000**power:.3g}{('', 'k', 'M', 'B', 'T', 'P')[power]}"
+    if name == "loss":
+        return f"{value:.3f}"
+    if name in ("width", "depth"):
+        return f"{value:,.0f}" if float(value).is_integer() or value >= 1000 else f"{value:.1f}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 1000 else f"{hours:.3g}"

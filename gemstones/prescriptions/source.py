@@ -1,0 +1,128 @@
+"""What the command `gemstones prescribe` is about: a study or none, one of its laws or a law's file, and recorded speeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from gemstones import laws
+from gemstones.cluster.config import read
+from gemstones.errors import UserError
+from gemstones.faults import choices
+from gemstones.laws.fit import HuberFit
+from gemstones.laws.uncertainty import Uncertainty
+from gemstones.losses import table
+from gemstones.prescriptions.speeds import Speeds, speeds_of
+from gemstones.prescriptions.study import fitted_speeds
+from gemstones.study import Recipe, Study, Suite
+
+CONFIGS = Path("config")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A law with all that is known beside it; without a study, what all studies have by default.
+
+    Attributes
+    ----------
+    name : of the law, as messages have it.
+    config, study : of the study, where there is one.
+    """
+
+    name: str
+    law: HuberFit
+    uncertainty: Uncertainty | None
+    speeds: Speeds | None
+    config: Path | None = None
+    study: Study | None = None
+
+    @property
+    def suite(self) -> Suite:
+        return self.study.suite if self.study else Suite()
+
+    @property
+    def tokens_per_step(self) -> int:
+        recipe = self.study.recipe if self.study else Recipe()
+        return recipe.batch_size * self.suite.context_length
+
+
+def find(law: str | None, config: Path | None, study: str | None, results: Path, nodes: int | None) -> Source:
+    """The law that is asked for.
+
+    Parameters
+    ----------
+    law : a fit of the study, or a law's JSON; by default the first of the study's prescriptions with width and depth.
+    config, study : which study, by its file or by its name; by default that of config/config.yaml, but none for a law's JSON.
+    results : folder of all studies' results.
+    nodes : that GPU-hours assume, for the study's.
+
+    Raises
+    ------
+    UserError
+        If there is no such study or law, the law is not there yet, or it is not of the kind that prescribes.
+    """
+    if config and study:
+        raise UserError("--config and --study: name the study once")
+    if study:
+        config = _config_of(study)
+    path = Path(law) if law and (law.endswith(".json") or Path(law).is_file()) else None
+    known = read(config or CONFIGS / "config.yaml") if config or not path else None
+    if path:
+        name, fit = path.stem, laws.read(path)
+    else:
+        assert known is not None
+        config = config or CONFIGS / "config.yaml"
+        name = _fit_name(known, law, config)
+        path = results / known.study / "laws" / f"{name}.json"
+        for needed in (path, path.with_suffix(".parquet")):
+            if not needed.is_file():
+                raise UserError(f"{needed}: not found; `snakemake -c2 {path} --configfile {config}` makes it")
+        fit = laws.read(path)
+    if not isinstance(fit, HuberFit):
+        raise UserError(f"{path}: lines through a convex hull; wanted: a fit of approach 3")
+    resamples = path.with_suffix(".parquet")
+    level = known.bootstrap.level if known else fit.evidence.get("intervals", {}).get("level", 0.95)
+    drawn = pd.read_parquet(resamples) if resamples.is_file() else pd.DataFrame()
+    uncertainty = None if drawn.empty else Uncertainty(fit, drawn, level)
+    return Source(name, fit, uncertainty, known and _speeds(known, name, results, nodes), config, known)
+
+
+def _config_of(study: str) -> Path:
+    found = {}
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        if isinstance(content, dict) and "study" in content:
+            found.setdefault(str(content["study"]), path)
+    if study not in found:
+        raise UserError(f"--study: no config of '{study}' in {CONFIGS}/; {choices(study, list(found))}")
+    return found[study]
+
+
+def _fit_name(study: Study, law: str | None, config: Path) -> str:
+    if law is None:
+        wanted = [fit for fit in study.prescriptions.fits if {"width", "depth"} <= set(_covariates(study, fit))]
+        if not (wanted or study.prescriptions.fits):
+            raise UserError(f"{config}: prescriptions.fits: none; name a fit or a law's JSON by --law")
+        return (wanted or list(study.prescriptions.fits))[0]
+    able = [name for name in study.fits if "tokens" in _covariates(study, name)]
+    if law not in able:
+        raise UserError(f"--law: '{law}' is no fit of approach 3 with tokens in {config}; {choices(law, able)}")
+    return law
+
+
+def _covariates(study: Study, name: str) -> tuple[str, ...]:
+    return tuple(getattr(study.fits[name], "covariates", ()))
+
+
+def _speeds(study: Study, name: str, results: Path, nodes: int | None) -> Speeds | None:
+    """As the runs recorded them, or else as the plan has them."""
+    path = results / study.study / "losses" / "losses.parquet"
+    if not path.is_file():
+        return speeds_of(study, nodes=nodes)
+    losses = table.read(path)
+    if name in study.fits:
+        return fitted_speeds(study, name, losses, nodes)
+    return speeds_of(study, losses, nodes=nodes)

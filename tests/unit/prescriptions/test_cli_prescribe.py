@@ -1,0 +1,168 @@
+"""`gemstones prescribe`: a study whose laws are made up, asked in every way that there is."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from gemstones.files import write_json
+from gemstones.laws import PowerLaw
+from gemstones.prescriptions.optimum import prescribe
+from gemstones.study import load
+from gemstones.suite import counting
+from gemstones.suite.runs import main_runs, segments
+from gemstones.suite.shapes import architecture
+from tests.commands import refused, run
+from tests.conftest import ROOT, copy_project
+from tests.dag import count, dry_run
+from tests.unit.prescriptions.test_bands import fit_of, resamples_of
+
+NAME = "approach_3_all_width_depth"
+LAW = PowerLaw(("width", "depth", "params", "tokens"), (0.3, 0.4, 0.35, 0.45), (1.0, -0.5, 3.4, 6.4), 1.2)
+SECONDS_PER_FLOP = 5e-11
+
+
+@pytest.fixture(scope="module")
+def results(mini, tmp_path_factory) -> Path:
+    """What `prescribe` reads of a finished study `mini`: a law, its resamples, and losses with speeds."""
+    folder = tmp_path_factory.mktemp("results")
+    fit = replace(fit_of(LAW), selection="all", max_flops=1e12)
+    write_json(fit.to_json(), folder / "mini/laws" / f"{NAME}.json")
+    shifted = [replace(LAW, irreducible_loss=1.2 + shift) for shift in (-0.1, 0, 0.1)]
+    resamples_of(shifted).to_parquet(folder / "mini/laws" / f"{NAME}.parquet")
+    rows = [
+        {
+            "suite": "mini", "run": run.name, "phase": "main", "width": run.width, "depth": run.depth, "step": 300,
+            "tokens": 300 * 2048.0, "num_nodes": 1, "gpus": 1, "gpu_hours": 0.01,
+            "seconds_per_step": SECONDS_PER_FLOP
+            * 2048
+            * counting.flops_per_token(run.width, run.depth, architecture(mini.suite)),
+        }
+        for run in main_runs(mini)
+    ]  # fmt: skip
+    (folder / "mini/losses").mkdir()
+    pd.DataFrame(rows).to_parquet(folder / "mini/losses/losses.parquet")
+    return folder
+
+
+def ask(results: Path, *arguments: object) -> dict:
+    out, _ = run("prescribe", "--results", results, *arguments, "--json")
+    return json.loads(out)
+
+
+def test_the_optimum_is_that_of_the_table_with_its_intervals(results, mini):
+    found = ask(results, "--flops", "1e11")
+    expected = prescribe(LAW, [1e11], mini.suite).set_index("variant")
+    for variant in ("relaxed", "feasible"):
+        for name in ("width", "depth", "tokens", "loss"):
+            assert found[variant][name] == pytest.approx(expected.loc[variant][name])
+    assert found["feasible"]["steps"] == -(-found["feasible"]["tokens"] // 2048)
+    low, high = found["relaxed"]["intervals"]["loss"]
+    assert low < found["relaxed"]["loss"] < high
+    assert found["feasible"]["gpu_hours"] == pytest.approx(1e11 * SECONDS_PER_FLOP / 3600)
+    assert (found["extrapolated"], found["law"]["name"], found["speed"]["nodes"]) == (False, NAME, 1)
+
+
+def test_the_screen_says_shape_cost_and_what_is_beyond_the_data(results):
+    out, _ = run("prescribe", "--results", results, "--flops", "1e11")
+    shape = ask(results, "--flops", "1e11")["feasible"]
+    for text in (
+        "1e+11 FLOPs",
+        f"{shape['width']:.0f}x{shape['depth']:.0f}",
+        "node-hours",
+        "shapes, typically off by 0.0 %",
+    ):
+        assert text in out
+    assert "extrapol" not in out
+    beyond, _ = run("prescribe", "--results", results, "--flops", "1e14")
+    assert "[beyond the data: extrapolated]" in beyond
+    assert "1e+14 FLOPs are 100 times the most that the law was fitted to" in beyond.replace("\n", " ")
+
+
+def test_all_ways_to_name_one_budget_give_one_answer(results):
+    by_flops = ask(results, "--flops", "1e11")
+    relaxed = by_flops["relaxed"]
+    hours = relaxed["gpu_hours"]
+    for option, value in (
+        ("--gpu-hours", hours), ("--node-hours", hours), ("--tokens", relaxed["tokens"]), ("--params", relaxed["params"]),
+    ):  # fmt: skip
+        # All FLOPs take as long here, so that a budget of hours is one of FLOPs.
+        found = ask(results, option, repr(value))["relaxed"]
+        assert {key: found[key] for key in ("width", "tokens", "loss")} == pytest.approx(
+            {key: relaxed[key] for key in ("width", "tokens", "loss")}, rel=1e-4
+        )
+
+
+def test_a_laws_file_alone_is_enough(results, published, tmp_path):
+    write_json(fit_of(published).to_json(), tmp_path / "law.json")
+    found = ask(results, "--flops", "1e21", "--law", tmp_path / "law.json")
+    assert (found["feasible"]["width"], found["feasible"]["depth"]) == (2560, 45)
+    assert found["speed"] is None
+    said = "; ".join(found["warnings"])
+    assert "no intervals" in said
+    assert "vocabulary 50,304" in said
+    assert "ask for --flops" in refused("prescribe", "--gpu-hours", 10, "--law", tmp_path / "law.json")
+
+
+def test_a_written_config_trains_the_shape_for_its_tokens(results, mini, tmp_path):
+    file = tmp_path / "next.yaml"
+    out, _ = run("prescribe", "--results", results, "--flops", "1e11", "--write-config", file)
+    feasible = ask(results, "--flops", "1e11")["feasible"]
+    shape = f"{feasible['width']:.0f}x{feasible['depth']:.0f}"
+    study = load(yaml.safe_load(file.read_text()), str(file))
+    (trained,) = main_runs(study)
+    assert (trained.shape, trained.steps) == (shape, feasible["steps"])
+    of_mini = {run.shape: run for run in main_runs(mini)}.get(shape)
+    changed = {"name", "phase", "width", "depth", "scaling_depth", "lr", "steps"}
+    assert trained.model_dump(exclude=changed) == (of_mini or main_runs(mini)[0]).model_dump(exclude=changed)
+    assert study.plan.throughput[shape].seconds_per_step * trained.steps / 3600 == pytest.approx(
+        feasible["gpu_hours"], rel=0.01
+    )
+    assert f"{trained.steps:,} steps" in out
+    plan, _ = run("plan", "--config", file)
+    assert shape in plan
+    before = file.read_text()
+    assert "is there already" in refused("prescribe", "--results", results, "--flops", "2e11", "--write-config", file)
+    assert file.read_text() == before
+
+
+def test_a_dry_run_of_a_written_config_shows_its_jobs(results, tmp_path):
+    project = copy_project(tmp_path / "project")
+    run("prescribe", "--results", results, "--flops", "1e11", "--write-config", project / "config/next.yaml")
+    jobs = count(dry_run(project, "config/next.yaml"))
+    study = load(yaml.safe_load((project / "config/next.yaml").read_text()))
+    assert jobs["train_main"] == len(segments(study))
+    assert {"data", "losses", "figure"} <= set(jobs)
+
+
+def test_a_config_needs_a_study_and_a_plan_that_is_possible(results, published, tmp_path):
+    write_json(fit_of(published).to_json(), tmp_path / "law.json")
+    config = ("--write-config", tmp_path / "next.yaml")
+    assert "name the study" in refused("prescribe", "--flops", 1e20, "--law", tmp_path / "law.json", *config)
+    frontier = ("--law", tmp_path / "law.json", "--config", ROOT / "config/frontier.yaml", *config)
+    assert "with more --nodes" in refused("prescribe", "--flops", 1e22, *frontier)
+    out, _ = run("prescribe", "--flops", 1e21, *frontier)
+    assert "training.micro_batch_size is 2" in out
+    assert load(yaml.safe_load((tmp_path / "next.yaml").read_text())).training.micro_batch_size == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "wanted: one of --flops, --gpu-hours, --node-hours, --tokens, --params"),
+        (("--flops", 1, "--params", 1), "given: 2"),
+        (("--gpu-hours", -1), "--gpu-hours is -1; wanted: a number greater than 0"),
+        (("--flops", 10), "10 FLOPs do not pay for one token of the smallest shape, 16x1"),
+        (("--flops", 1e11, "--study", "minni"), "did you mean 'mini'?"),
+        (("--flops", 1e11, "--study", "mini", "--config", "x.yaml"), "name the study once"),
+        (("--flops", 1e11, "--law", "approach_1_all"), "is no fit of approach 3 with tokens in config/config.yaml"),
+        (("--flops", 1e11, "--law", "approach_3_all"), "approach_3_all.json --configfile config/config.yaml` makes it"),
+        (("--flops", 1e11, "--law", "nowhere.json"), "nowhere.json: no such file"),
+        (("--tokens", 0.1), "no budget has an optimum of 0.1 training tokens"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(results, arguments, said):
+    assert said in refused("prescribe", "--results", results, *arguments)
