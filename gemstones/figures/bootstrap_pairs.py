@@ -38,10 +38,10 @@ def draw_bootstrap_pairs(tables: Tables) -> Drawing:
     for i, row in enumerate(columns):
         for j, column in enumerate(columns):
             axes = grid[i, j]
-            axes.set_xlim(limits[column])
             if i < j:
                 _correlation(axes, resamples, column, row, styles)
                 continue
+            axes.set_xlim(limits[column])
             for name, part in data.groupby("fit", sort=False):
                 style, drawn_part = styles[str(name)], part[part["of"] == "resample"]
                 fitted = part[part["of"] == "fit"]
@@ -104,6 +104,7 @@ def _limits(data: pd.DataFrame, name: str) -> tuple[float, float]:
 def _correlation(axes: Axes, resamples: pd.DataFrame, x: str, y: str, styles: dict[str, Style]) -> None:
     """Spearman's rank correlation of each fit, in its colour: some resamples lie far outside."""
     axes.axis("off")
+    axes.set(xticks=[], yticks=[])
     known = [(str(name), part[[x, y]].dropna()) for name, part in resamples.groupby("fit", sort=False)]
     known = [(name, part) for name, part in known if len(part) > 2]
     for k, (name, part) in enumerate(known):

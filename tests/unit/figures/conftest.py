@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,20 @@ import pytest
 
 from gemstones.figures.inputs import Tables
 from gemstones.laws.comparison import compare_laws
+from gemstones.laws.early_stopping import early_stopping
 from gemstones.laws.fit import HuberFit, fit_huber
 from gemstones.laws.hull import HullFit, fit_hull
 from gemstones.laws.power_law import PowerLaw
+from gemstones.laws.published import PublishedLaw, compare
+from gemstones.laws.resampling import resample
+from gemstones.laws.slopes import slopes
+from gemstones.laws.uncertainty import Uncertainty
 from gemstones.losses.selections import select
 from gemstones.losses.table import check
 from gemstones.prescriptions.optimum import budgets, prescribe
 from gemstones.prescriptions.overspend import overspend
 from gemstones.prescriptions.overtraining import overtraining
-from gemstones.study import Figure, Study, load
+from gemstones.study import Bootstrap, Figure, Study, load
 from gemstones.suite.shapes import architecture
 from gemstones.suite.tables import shapes_table
 
@@ -61,6 +67,7 @@ CONFIG: dict[str, Any] = {
         },
     },
     "comparisons": ["all", "late"],
+    "early_stopping": {"selection": "all", "huber_deltas": [1e-3, 1e-4], "starts": 12},
     "simulation": {
         "steps": 450, "evaluate_every": 45, "laws": {}, "scenarios": {}, "flops": 3e21, "ahead": ["64x3", 1_000_000],
     },
@@ -162,6 +169,12 @@ def small_coverage() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def published(study: Study, losses: pd.DataFrame, laws: dict[str, HullFit | HuberFit]) -> pd.DataFrame:
+    """Fits beside what stands for the authors' law of one of them: the true one."""
+    law = PowerLaw(("params", "tokens"), (0.35, 0.45), (float(np.log(80)), float(np.log(350))), 1.8)
+    return compare(study, losses, laws, {"approach_3_all": PublishedLaw(law, 0.01)})
+
+
 def compared(study: Study, losses: pd.DataFrame) -> pd.DataFrame:
     """Laws compared on selections; one of them stands for the authors' law."""
     rows = {name: select(losses, study.selections[name], name) for name in study.comparisons}
@@ -173,7 +186,14 @@ def small_study(kind: str, fits: list[str]) -> Tables:
     """Tables with the laws of some fits and everything that follows from them."""
     study = load(CONFIG)
     losses = small_losses(study)
-    laws = small_laws(study, losses, list(dict.fromkeys([*fits, study.overtraining.fit])))
+    laws = small_laws(study, losses, list(study.fits))
+    resamples = {}
+    for name in fits:
+        rows = select(losses, study.selections[study.fits[name].selection], name)
+        resamples[name] = resample(laws[name], rows, Bootstrap(resamples=40))
+        intervals = Uncertainty(laws[name], resamples[name]).to_json()
+        laws[name] = replace(laws[name], evidence={"intervals": intervals})
+    theirs = published(study, losses, laws)
     prescriptions = {
         name: prescribe(laws[name], budgets(study.prescriptions), study.suite, name)
         for name in fits
@@ -184,8 +204,14 @@ def small_study(kind: str, fits: list[str]) -> Tables:
         fits=fits,
         losses=losses,
         laws={name: laws[name] for name in fits},
+        resamples=resamples,
         prescriptions=prescriptions,
         others={
+            "published": theirs,
+            "slopes": slopes(study, laws, theirs),
+            "early_stopping": early_stopping(
+                select(losses, study.selections["all"], "all"), "all", study.early_stopping.huber_deltas, 12
+            ),
             "overspend": overspend(select(losses, study.selections["all"], "all"), study.overspend.step),
             "comparison": compared(study, losses),
             "coverage": small_coverage(),
