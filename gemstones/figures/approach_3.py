@@ -34,7 +34,7 @@ BUDGETS = {"flops": "training FLOPs", "gpu_hours": "GPU-hours"}
 # Of the tables of prescriptions; of laws of params and tokens, which know no shapes, the closed form alone is drawn.
 VARIANTS = ("relaxed", "feasible", "reference")
 # Inches of a legend's usual character, and of a handle with its gaps.
-CHARACTER, HANDLE = 0.054, 0.55
+CHARACTER, HANDLE = 0.057, 0.55
 BAND: dict[str, Any] = {"alpha": 0.15, "linewidth": 0, "zorder": 1}
 INDUSTRY: dict[str, Any] = {"color": GREY, "marker": "x", "markersize": 3.5, "linestyle": "none", "alpha": 0.8}
 BUCKETS: dict[str, Any] = {
@@ -197,13 +197,15 @@ def _limits(axes: Axes, values: pd.Series) -> None:
 
 def _columns(handles: list[Artist]) -> int:
     """Three columns of the legend where a page is wide enough for them."""
-    long = sorted(len(str(handle.get_label())) for handle in handles)
-    return 3 if sum(long[-3:]) * CHARACTER + 3 * HANDLE <= WIDTH else 2
+    long = [len(str(handle.get_label())) for handle in handles]
+    rows = -(-len(handles) // 3)
+    longest = [max(long[i : i + rows]) for i in range(0, len(long), rows)]
+    return 3 if sum(longest) * CHARACTER + len(longest) * HANDLE <= WIDTH else 2
 
 
 def _handles(study: Study, series: pd.DataFrame, styles: dict[str, Style]) -> list[Artist]:
     lines = series[series["series"].isin(["relaxed", "closed_form", "approach_1"])]
-    added = {"relaxed": ": relaxed optimum", "closed_form": ": Eq 4, C = 6NT", "approach_1": ""}
+    added = {"relaxed": ", relaxed optimum", "closed_form": ", Eq 4, C = 6NT", "approach_1": ""}
     handles: list[Artist] = [
         Line2D([], [], label=fit_label(name) + added[kind], **_look(kind, styles[name]))
         for kind, name in lines[["series", "name"]].drop_duplicates().itertuples(index=False)
@@ -214,7 +216,7 @@ def _handles(study: Study, series: pd.DataFrame, styles: dict[str, Style]) -> li
         color = styles[relaxed[0]].color if len(relaxed) == 1 else GREY
         label = f"its {100 * study.bootstrap.level:g} % interval"
         handles.append(Patch(label=label, color=color, **BAND | {"alpha": 0.3}))
-    named = {"feasible": "feasible: even heads, whole layers", "reference": "the authors' search: best of a bucket"}
+    named = {"feasible": "feasible shapes", "reference": "authors' search: best of a bucket"}
     handles += [
         Line2D([], [], label=label, **_look(kind, styles.get(present[kind])))
         for kind, label in named.items()
