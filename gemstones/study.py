@@ -617,6 +617,8 @@ class Study(Config):
                 faults.append(f"figures.{name}.fits: a figure of kind {figure.kind} draws at least one fit")
             if figure.selection:
                 known(f"figures.{name}.selection", figure.selection, "selection", selections)
+            if kind.resamples and kind.fits == "huber" and not self.bootstrap.resamples:
+                faults.append(f"figures.{name}.kind: the figure needs bootstrap.resamples > 0")
             if figure.published and "released" not in self.losses.sources:
                 faults.append(f"figures.{name}.published: needs 'released' among losses.sources")
             own = figure.kind in ("cooldown", "lr_ablation") and self.losses.sources == ("trained",)

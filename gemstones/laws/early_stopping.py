@@ -36,6 +36,8 @@ COLUMNS = (
     "selection", "huber_delta", "optimizer", "starts", "objective_median", "objective_low", "objective_high", "slope_median",
     "slope_low", "slope_high", "ends_at_minimum", "sampled", "grid", "objective_minimum", "slope_minimum",
 )  # fmt: skip
+# Of sums of probabilities.
+ROUNDING = 1e-12
 # An end this close to the minimum, relatively, has reached it.
 AT_MINIMUM = 1e-6
 
@@ -150,7 +152,7 @@ def best_of(ends: pd.DataFrame, count: int) -> dict[str, object]:
         order = np.argsort(values, kind="stable")
         reached = np.cumsum(chance[order])
         for which, share in (("median", 0.5), ("low", TAIL), ("high", 1 - TAIL)):
-            at = min(int(np.searchsorted(reached, share * reached[-1])), len(order) - 1)
+            at = min(int(np.searchsorted(reached, share * reached[-1] * (1 - ROUNDING))), len(order) - 1)
             found[f"{name}_{which}"] = values[order[at]]
     return found
 

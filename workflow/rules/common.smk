@@ -175,7 +175,8 @@ def drawn_config(wildcards):
     queries = {name: study.selections[name] for name in sorted(selections)}
     if not figure.fits and figure.kind != "overtraining":
         return queries
-    fits = {name: fit.model_dump(mode="json") for name, fit in study.fits.items()}
+    styled = ("selection", "param_count", "covariates", "huber_delta")
+    fits = {name: [getattr(fit, key, None) for key in styled] for name, fit in study.fits.items()}
     together = sorted({each.fits for each in study.figures.values() if each.fits})
     return {**queries, "fits": fits, "together": together, "flops_range": study.prescriptions.flops_range}
 
