@@ -20,11 +20,10 @@ from scipy.special import huber
 
 from gemstones.errors import UserError
 from gemstones.laws import PowerLaw, fit_huber
+from gemstones.laws.early_stopping import grid_starts, reference_objective
 
 Array = NDArray[np.float64]
 
-# Grid of starts of Hoffmann et al. (2022), D.2; the Gemstones paper has the same axes for more covariates.
-EXPONENTS, LOG_COEFFICIENTS, LOG_E = np.linspace(0, 2, 5), np.linspace(0, 25, 6), np.linspace(-1, 1, 5)
 TIGHT = {"ftol": 1e-15, "gtol": 1e-10, "maxls": 50, "maxiter": 100_000, "maxfun": 100_000}
 
 
@@ -107,27 +106,10 @@ def cold(case: Case, repeat: int, code: str = READ + FIT) -> tuple[float, float]
 # The published algorithm, from its description: theta = (alpha_1 … alpha_k, log A_1 … log A_k, log E).
 
 
-def grid_starts(k: int, count: int, seed: int = 0) -> tuple[Array, int]:
-    """A random sample of the grid's starts, (count, 2k+1), and the grid's size; all of the grid if it has no more."""
-    axes = [EXPONENTS] * k + [LOG_COEFFICIENTS] * k + [LOG_E]
-    shape = tuple(map(len, axes))
-    size = int(np.prod(shape))
-    chosen = np.random.default_rng(seed).choice(size, min(count, size), replace=False)
-    return np.stack([axis[i] for axis, i in zip(axes, np.unravel_index(chosen, shape), strict=True)], 1), size
-
-
 def log_terms(theta: Array, log_x: Array) -> Array:
     """Logs of the law's terms, (k+1, n)."""
     k = log_x.shape[1]
     return np.vstack([theta[k : 2 * k, None] - theta[:k, None] * log_x.T, np.full(len(log_x), theta[2 * k])])
-
-
-def reference_objective(theta: Array, log_x: Array, log_loss: Array, delta: float) -> float:
-    """Plain sum of Huber losses of log residuals.
-
-    The logsumexp is numpy's logaddexp, several times faster than SciPy's on so few terms.
-    """
-    return float(huber(delta, log_loss - np.logaddexp.reduce(log_terms(theta, log_x), axis=0)).sum())
 
 
 def objective_and_gradient(theta: Array, log_x: Array, log_loss: Array, delta: float) -> tuple[float, Array]:
@@ -160,7 +142,7 @@ def lbfgs(
         log_x, starts = log_x - centre, centred(starts, centre)
 
     def value(theta: Array) -> float:
-        return reference_objective(theta, log_x, log_loss, delta) / scale
+        return float(reference_objective(theta, log_x, log_loss, delta)) / scale
 
     def value_and_gradient(theta: Array) -> tuple[float, Array]:
         height, slope = objective_and_gradient(theta, log_x, log_loss, delta)

@@ -499,6 +499,14 @@ class Simulation(Config):
     ahead: tuple[ShapeName, Count] = Field(description="shape and training tokens whose predicted loss has an interval")
 
 
+class EarlyStopping(Config):
+    """Fits of one selection by the authors' optimiser, from a sample of their grid of starts, beside ours."""
+
+    selection: str
+    huber_deltas: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-3, 1e-4, 1e-5)
+    starts: Count = Field(default=1000, description="of the 4,500 of their grid")
+
+
 class Prescriptions(Config):
     """Optimal shapes over a range of budgets, from Approach 3 fits."""
 
@@ -533,9 +541,11 @@ class Figure(Config):
     fits: tuple[str, ...] = Field(default=(), description="fits that are drawn, in this order")
     selection: str | None = None
     panels: Literal["small", "full"] = Field(
-        default="full", description="of approach_1: small leaves out params and tokens"
+        default="full", description="small: of approach_1 without params and tokens; of approach_3 the two of Figure 5"
     )
     binning: bool = Field(default=False, description="of approach_1: also lines through the best loss of each bin")
+    resource: Resource = Field(default="flops", description="of approach_3: what the budgets are made of")
+    published: bool = Field(default=False, description="of rainbow: the authors' published fits beside")
 
 
 class Study(Config):
@@ -558,6 +568,7 @@ class Study(Config):
     comparisons: tuple[str, ...] = Field(
         default=(), description="selections on which laws of several forms are compared"
     )
+    early_stopping: EarlyStopping | None = None
     simulation: Simulation | None = None
     prescriptions: Prescriptions = Prescriptions()
     overspend: Overspend | None = None
@@ -581,6 +592,8 @@ class Study(Config):
             known(f"fits.{name}.selection", fit.selection, "selection", selections)
         for name in self.comparisons:
             known("comparisons", name, "selection", selections)
+        if self.early_stopping:
+            known("early_stopping.selection", self.early_stopping.selection, "selection", selections)
         for name in self.prescriptions.fits:
             known("prescriptions.fits", name, "Approach 3 fit with tokens", on_a_budget)
         if self.overspend:
@@ -600,7 +613,16 @@ class Study(Config):
         drawable: dict[str, tuple[list[str], str]] = {
             "hull": (hulls, "Approach 1 fit"),
             "huber": (huber, "Approach 3 fit"),
-            "prescribed": ([name for name in huber if name in self.prescriptions.fits], "fit among prescriptions.fits"),
+            "optimum": (
+                [
+                    name
+                    for name, fit in self.fits.items()
+                    if fit.approach == 1
+                    or set(fit.covariates) == {"params", "tokens"}
+                    or name in self.prescriptions.fits
+                ],
+                "fit with an optimum: of Approach 1, of params and tokens, or among prescriptions.fits",
+            ),
         }
         for name, figure in self.figures.items():
             kind = KINDS[figure.kind]
@@ -611,6 +633,10 @@ class Study(Config):
                 faults.append(f"figures.{name}.fits: a figure of kind {figure.kind} draws at least one fit")
             if figure.selection:
                 known(f"figures.{name}.selection", figure.selection, "selection", selections)
+            if kind.resamples and kind.fits == "huber" and not self.bootstrap.resamples:
+                faults.append(f"figures.{name}.kind: the figure needs bootstrap.resamples > 0")
+            if figure.published and "released" not in self.losses.sources:
+                faults.append(f"figures.{name}.published: needs 'released' among losses.sources")
             own = figure.kind in ("cooldown", "lr_ablation") and self.losses.sources == ("trained",)
             own |= figure.kind == "lr_transfer" and "released" not in self.losses.sources
             if own and not getattr(self.runs, figure.kind, None):
@@ -629,6 +655,7 @@ class Study(Config):
                 known(f"simulation.scenarios.{name}.law", scenario.law, "law", list(self.simulation.laws))
         reserved_names = {"overspend", "overtraining", "published", "without_anomalies", "comparison", "coverage"}
         reserved_names |= {"downstream", "downstream_points", "downstream_resamples"}
+        reserved_names |= {"slopes", "early_stopping"}
         for reserved in sorted(reserved_names & set(self.fits)):
             faults.append(f"fits.{reserved}: this name is taken by a table of the same folder; choose another")
         if self.data.validation_tokens < self.suite.context_length:

@@ -1,7 +1,8 @@
-"""Approach 3: what the fitted laws prescribe for a FLOP budget (paper, Figures 5 and 12 to 16)."""
+"""Approach 3: what the fitted laws prescribe for a budget (paper, Figures 5, 12 to 19 and 21)."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -15,139 +16,213 @@ from gemstones.errors import UserError
 from gemstones.figures.axes import Form, beyond_data, beyond_handle, legend_below, log_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
-from gemstones.figures.published import REFERENCES, with_budgets
-from gemstones.figures.style import GREY, LINES, REFERENCE, UNSTYLED, Style, figure, fit_label, law_styles
+from gemstones.figures.published import REFERENCES, Floats, with_budgets
+from gemstones.figures.style import GREY, REFERENCE, UNSTYLED, WIDTH, Style, figure, fit_label, law_styles
+from gemstones.laws.hull import HullFit
+from gemstones.study import Study
 
 PANELS: dict[str, tuple[str, Form]] = {
+    "aspect_ratio": ("width / depth", "plain"),
+    "width": ("width", "count"),
+    "depth": ("depth (layers)", "plain"),
+    "tokens_per_param": ("tokens per parameter", "plain"),
     "params": ("parameters", "count"),
     "tokens": ("training tokens", "count"),
-    "tokens_per_param": ("tokens per parameter", "plain"),
-    "aspect_ratio": ("width / depth", "plain"),
-    "width": ("width", "plain"),
-    "depth": ("depth (layers)", "plain"),
 }
-VARIANTS = {
-    "relaxed": "relaxed: any width and depth",
-    "feasible": "feasible: even heads, whole layers",
-    "closed_form": "closed form, C = 6NT",
-}
-BAND: dict[str, Any] = {"alpha": 0.13, "linewidth": 0, "zorder": 1}
+SMALL = ("aspect_ratio", "tokens_per_param")
+BUDGETS = {"flops": "training FLOPs", "gpu_hours": "GPU-hours"}
+# Of the tables of prescriptions; of laws of params and tokens, which know no shapes, the closed form alone is drawn.
+VARIANTS = ("relaxed", "feasible", "reference")
+# Inches of a legend's usual character, and of a handle with its gaps.
+CHARACTER, HANDLE = 0.057, 0.55
+BAND: dict[str, Any] = {"alpha": 0.15, "linewidth": 0, "zorder": 1}
 INDUSTRY: dict[str, Any] = {"color": GREY, "marker": "x", "markersize": 3.5, "linestyle": "none", "alpha": 0.8}
+BUCKETS: dict[str, Any] = {
+    "color": GREY, "marker": "o", "markersize": 4, "linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 0.8,
+}  # fmt: skip
 
 
 def draw_approach_3(tables: Tables) -> Drawing:
-    """Six panels against FLOPs: relaxed optima as lines, feasible ones as points, published lines and models beside."""
+    """Panels against the budget: relaxed optima as lines, feasible ones as points, Approach 1, published lines and models."""
+    resource = tables.figure.resource
     series = prescribed(tables)
     styles = law_styles(tables.study)
-    drawn = figure(4.9)
-    grid = drawn.subplots(2, 3, sharex=True)
-    fits = list(tables.prescriptions)
-    ours = series[series["name"].isin(fits)]
-    for axes, (column, (label, form)) in zip(grid.flat, PANELS.items(), strict=True):
-        for (variant, name), rows in series.groupby(["series", "name"], sort=False):
-            if rows[column].notna().any():
-                axes.plot(rows["flops"], rows[column], **_look(str(variant), styles.get(str(name))))
-            if variant == "relaxed" and rows[f"{column}_low"].notna().any():
-                ends = (rows[f"{column}_low"], rows[f"{column}_high"])
-                axes.fill_between(rows["flops"], *ends, color=styles[str(name)].color, **BAND)
-        industry = series[series["series"] == "industry"]
-        _limits(axes, pd.concat([ours[column], industry[column]]))
-        axes.set_xlim(ours["flops"].min(), ours["flops"].max())
+    ours = series[series["name"].isin(tables.figure.fits)]
+    chosen = {name: form for name, form in PANELS.items() if tables.figure.panels == "full" or name in SMALL}
+    chosen = {name: form for name, form in chosen.items() if ours[name].notna().any()}
+    rows = -(-len(chosen) // 3)
+    handles = _handles(tables.study, series, styles)
+    columns = _columns(handles)
+    drawn = figure(1.95 * rows + (0.75 if len(chosen) < 3 else 0) + 0.17 * -(-len(handles) // columns) + 0.35)
+    grid = drawn.subplots(rows, min(3, len(chosen)), sharex=True, squeeze=False)
+    for axes, (column, (label, form)) in zip(grid.flat, chosen.items(), strict=False):
+        for (kind, name), part in series.groupby(["series", "name"], sort=False):
+            known = part[part[column].notna()]
+            if len(known):
+                axes.plot(known[resource], known[column], **_look(str(kind), styles.get(str(name))))
+            if kind == "relaxed" and part[f"{column}_low"].notna().any():
+                ends = (part[f"{column}_low"], part[f"{column}_high"])
+                axes.fill_between(part[resource], *ends, color=styles[str(name)].color, **BAND)
+        _limits(axes, pd.concat([ours[column], series.loc[series["series"] == "industry", column]]))
+        axes.set_xlim(ours[resource].min(), ours[resource].max())
         log_axis(axes, "x", "power", most=5)
         log_axis(axes, "y", form, most=6)
-        beyond_data(axes, tables.data_end())
+        beyond_data(axes, tables.data_end(resource))
         axes.set_ylabel(label)
+    for axes in grid.flat[len(chosen) :]:
+        axes.remove()
     for axes in grid[-1]:
-        axes.set_xlabel("training FLOPs")
+        axes.set_xlabel(BUDGETS[resource] + _nodes(tables))
     drawn.align_ylabels()
-    legend_below(drawn, _handles(tables, series), columns=3 if len(fits) > 3 else 2)
+    legend_below(drawn, handles, columns)
     return Drawing(drawn, series)
 
 
 def prescribed(tables: Tables) -> pd.DataFrame:
-    """Everything drawn, one row per series, name and budget: `series` is a variant, reference or industry.
+    """Everything drawn, one row per series, name and budget: `series` is a variant, closed_form, approach_1, a reference or industry.
 
     Raises
     ------
     UserError
-        If no fit of the figure has prescriptions.
+        If no fit of the figure prescribes anything for such budgets, or one of them does not.
     """
-    if not tables.prescriptions:
+    resource = tables.figure.resource
+    found = {name: _of_prescriptions(tables, name) for name in _with_shapes(tables)}
+    lines = [name for name in tables.laws if name not in found]
+    low, high = tables.study.prescriptions.flops_range
+    budgets = np.geomspace(low, high, tables.study.prescriptions.budgets)
+    if resource == "gpu_hours":
+        if not found:
+            raise UserError("figure of kind 'approach_3': for GPU-hours it needs a fit among prescriptions.fits")
+        budgets = np.unique(np.concatenate([table[resource].to_numpy(float) for table in found.values()]))
+    parts = [*found.values(), *(_line(tables, name, budgets) for name in lines)]
+    if not parts:
+        raise UserError("figure of kind 'approach_3': none of its fits says what is optimal for a budget")
+    if resource == "flops":
+        for name, optimum in REFERENCES.items():
+            params = optimum(budgets)
+            parts.append(_row(name, name, resource, budgets, params, budgets / (6 * params)))
+        industry = tables.others.get("industry")
+        if industry is not None:
+            models = with_budgets(industry)
+            models = models[models["flops"].between(low, high)]
+            ratios = {
+                "tokens_per_param": models["tokens"] / models["params"],
+                "aspect_ratio": models["width"] / models["depth"],
+            }
+            parts.append(models.assign(series="industry", **ratios))
+    columns = ["series", "name", resource, *PANELS, *(f"{panel}_{end}" for panel in PANELS for end in ("low", "high"))]
+    parts = [part.reindex(columns=columns).astype(dict.fromkeys(columns[2:], float)) for part in parts]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _with_shapes(tables: Tables) -> list[str]:
+    """Fits whose prescriptions have shapes: those with tables, unless their law knows parameters and tokens only."""
+    blind = {
+        name
+        for name, fit in tables.study.fits.items()
+        if fit.approach == 3 and set(fit.covariates) == {"params", "tokens"}
+    }
+    return [name for name in tables.prescriptions if name not in blind]
+
+
+def _of_prescriptions(tables: Tables, name: str) -> pd.DataFrame:
+    """Variants of one fit; feasible shapes and the authors' buckets only of a single fit, since they would hide each other."""
+    table = tables.prescriptions[name]
+    table = table[table["resource"] == tables.figure.resource]
+    variants = VARIANTS if len(_with_shapes(tables)) == 1 else VARIANTS[:1]
+    table = table[table["variant"].isin(variants)]
+    # In the order of drawing: the line lies over the points.
+    order = table["variant"].map(list(reversed(VARIANTS)).index)
+    table = table.assign(series=table["variant"], name=name, **{tables.figure.resource: table["budget"]})
+    return table.iloc[np.argsort(order.to_numpy(), kind="stable")]
+
+
+def _line(tables: Tables, name: str, budgets: Floats) -> pd.DataFrame:
+    """Approach 1, or Hoffmann's closed form of a law of params and tokens."""
+    law, resource = tables.laws[name], tables.figure.resource
+    if isinstance(law, HullFit):
+        if law.resource != resource or law.param_count != "params":
+            raise UserError(
+                f"figure of kind 'approach_3': {name} gives {law.param_count} by {law.resource}; wanted: params by {resource}"
+            )
+        found = law.predict(budgets)
+        row = _row("approach_1", name, resource, budgets, found["params"], found["tokens"])
+        return row.assign(tokens_per_param=found["tokens_per_param"])
+    if law.law.param_count != "params" or resource != "flops":
         raise UserError(
-            "figure of kind 'approach_3': none of its fits has prescriptions; list them under prescriptions.fits"
+            f"figure of kind 'approach_3': {name} has no closed form for all parameters by {resource}; wanted: a law of width and "
+            "depth among prescriptions.fits"
         )
-    parts = [
-        table[table["resource"] == "flops"].assign(series=table["variant"], name=name)
-        for name, table in tables.prescriptions.items()
-    ]
-    flops = np.sort(np.unique(np.concatenate([table["flops"].to_numpy(float) for table in parts])))
-    for name, optimum in REFERENCES.items():
-        params = optimum(flops)
-        tokens = flops / (6 * params)
-        parts.append(
-            pd.DataFrame(
-                {"series": "published", "name": name, "flops": flops, "params": params, "tokens": tokens,
-                 "tokens_per_param": tokens / params}
-            )
-        )  # fmt: skip
-    industry = tables.others.get("industry")
-    if industry is not None:
-        models = with_budgets(industry)
-        models = models[models["flops"].between(flops[0], flops[-1])]
-        parts.append(
-            models.assign(
-                series="industry",
-                tokens_per_param=models["tokens"] / models["params"],
-                aspect_ratio=models["width"] / models["depth"],
-            )
-        )
-    columns = ["series", "name", "flops", *PANELS, *(f"{panel}_{end}" for panel in PANELS for end in ("low", "high"))]
-    parts = [part.reindex(columns=columns) for part in parts]
-    series = pd.concat([part.astype(dict.fromkeys(columns[2:], float)) for part in parts], ignore_index=True)
-    return series.assign(series=series["series"].where(series["series"] != "published", series["name"]))
+    if law.law.slope is None:
+        logging.warning("approach_3: %s has an exponent at 0, so no closed form", name)
+        return _row("closed_form", name, resource, budgets[:0], budgets[:0], budgets[:0])
+    optimum = law.law.allocation()
+    return _row("closed_form", name, resource, budgets, optimum.params(budgets), optimum.tokens(budgets))
+
+
+def _row(series: str, name: str, resource: str, budgets: Floats, params: Floats, tokens: Floats) -> pd.DataFrame:
+    columns = {resource: budgets, "params": params, "tokens": tokens, "tokens_per_param": tokens / params}
+    return pd.DataFrame({"series": series, "name": name, **columns})
+
+
+def _nodes(tables: Tables) -> str:
+    """The nodes that GPU-hours are for."""
+    if tables.figure.resource == "flops":
+        return ""
+    nodes = {int(n) for table in tables.prescriptions.values() for n in table["nodes"].dropna().unique()}
+    return f" (on {' or '.join(map(str, sorted(nodes)))} nodes)" if nodes else ""
 
 
 def _look(series: str, style: Style | None) -> dict[str, Any]:
-    if series == "industry":
-        return dict(INDUSTRY)
+    if series in ("industry", "reference"):
+        return dict(INDUSTRY if series == "industry" else BUCKETS)
     if series in REFERENCE:
         return REFERENCE[series]
     color, linestyle, marker = style or UNSTYLED
-    if series == "relaxed":
-        return {"color": color, "linestyle": linestyle, "linewidth": 1.4}
     if series == "feasible":
         return {
-            "color": color,
-            "marker": marker,
-            "markersize": 2.6,
-            "linestyle": "none",
-            "alpha": 0.8,
-            "markeredgewidth": 0,
-        }
-    return {"color": color, "linestyle": LINES[2], "linewidth": 1}
+            "color": color, "marker": marker, "markersize": 3.2, "linestyle": "none", "alpha": 0.75, "markeredgewidth": 0,
+        }  # fmt: skip
+    return {"color": color, "linestyle": linestyle, "linewidth": 1.5 if series == "relaxed" else 1.2}
 
 
 def _limits(axes: Axes, values: pd.Series) -> None:
-    """The fits and the models decide the range: published lines may leave it."""
+    """The fits and the models decide the range: published lines and bands may leave it."""
     values = values[values > 0].dropna()
     if len(values):
         axes.set_yscale("log")
         axes.set_ylim(values.min() / 1.6, values.max() * 1.6)
 
 
-def _handles(tables: Tables, series: pd.DataFrame) -> list[Artist]:
-    styles = law_styles(tables.study)
+def _columns(handles: list[Artist]) -> int:
+    """Three columns of the legend where a page is wide enough for them."""
+    long = [len(str(handle.get_label())) for handle in handles]
+    rows = -(-len(handles) // 3)
+    longest = [max(long[i : i + rows]) for i in range(0, len(long), rows)]
+    return 3 if sum(longest) * CHARACTER + len(longest) * HANDLE <= WIDTH else 2
+
+
+def _handles(study: Study, series: pd.DataFrame, styles: dict[str, Style]) -> list[Artist]:
+    lines = series[series["series"].isin(["relaxed", "closed_form", "approach_1"])]
+    added = {"relaxed": ", relaxed optimum", "closed_form": ", Eq 4, C = 6NT", "approach_1": ""}
     handles: list[Artist] = [
-        Line2D([], [], label=fit_label(name), **_look("relaxed", styles[name])) for name in tables.prescriptions
+        Line2D([], [], label=fit_label(name) + added[kind], **_look(kind, styles[name]))
+        for kind, name in lines[["series", "name"]].drop_duplicates().itertuples(index=False)
     ]
-    present = set(series["series"])
-    handles += [
-        Line2D([], [], label=label, **_look(name, UNSTYLED)) for name, label in VARIANTS.items() if name in present
-    ]
+    present = dict(series[["series", "name"]].drop_duplicates("series").itertuples(index=False))
     if series["params_low"].notna().any():
-        level = f"{tables.study.bootstrap.level:.0%} interval of the relaxed optimum"
-        handles.append(Patch(label=level, color=GREY, **BAND | {"alpha": 0.3}))
-    handles += [Line2D([], [], label=name, **REFERENCE[name]) for name in REFERENCES]
+        relaxed = lines.loc[lines["series"] == "relaxed", "name"].unique()
+        color = styles[relaxed[0]].color if len(relaxed) == 1 else GREY
+        label = f"its {100 * study.bootstrap.level:g} % interval"
+        handles.append(Patch(label=label, color=color, **BAND | {"alpha": 0.3}))
+    named = {"feasible": "feasible shapes", "reference": "authors' search: best of a bucket"}
+    handles += [
+        Line2D([], [], label=label, **_look(kind, styles.get(present[kind])))
+        for kind, label in named.items()
+        if kind in present
+    ]
+    handles += [Line2D([], [], label=name, **REFERENCE[name]) for name in REFERENCES if name in present]
     if "industry" in present:
         handles.append(Line2D([], [], label="industry model", **INDUSTRY))
     return [*handles, beyond_handle()]

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from gemstones.figures.axes import legend_below, log_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
-from gemstones.figures.style import MARKERS, PALETTE, UNSTYLED, Style, figure
+from gemstones.figures.style import GREY, MARKERS, PALETTE, UNSTYLED, Style, figure
 
 TESTS = {
     "leave_one_run_out": "each run left out",
@@ -41,6 +41,9 @@ def draw_held_out(tables: Tables) -> Drawing:
             axes.plot(error[again], y[again], **look.points())
             axes.plot(error[~again], y[~again], **look.points(markerfacecolor="white"))
             axes.plot(rows["error_on_all_rows_percent"], y, **ON_ALL_ROWS)
+        for edge in _edges(data, labels):
+            axes.axhline(edge, color=GREY, linewidth=0.8)
+        axes.grid(visible=False, axis="y")
         axes.set_title(title)
         axes.set_yticks(range(len(labels)), labels)
         axes.tick_params(axis="y", length=0)
@@ -58,6 +61,12 @@ def draw_held_out(tables: Tables) -> Drawing:
     ]
     legend_below(drawn, handles, 3)
     return Drawing(drawn, data.drop(columns=["order", "label"]))
+
+
+def _edges(data: pd.DataFrame, labels: list[str]) -> list[float]:
+    """Places between laws that were fitted here, by the authors and by others."""
+    order = data.drop_duplicates("label").set_index("label").loc[labels, "order"].to_numpy()
+    return [float(place) + 0.5 for place in np.flatnonzero(np.diff(order))]
 
 
 def errors(comparison: pd.DataFrame) -> pd.DataFrame:

@@ -86,13 +86,13 @@ class Tables:
             )
         return found
 
-    def data_end(self) -> float:
-        """The most training FLOPs of any run that the figure's fits have seen; beyond it they extrapolate."""
+    def data_end(self, resource: str = "flops") -> float:
+        """The most training FLOPs, or GPU-hours, of any run that the figure's fits have seen; beyond it they extrapolate."""
         ends = [0.0]
         for selection in {self.study.fits[name].selection for name in self.figure.fits}:
             rows = self.rows(selection)
-            if rows["run"].notna().any():
-                ends.append(float(rows.loc[rows["run"].notna(), "flops"].max()))
+            used = rows.loc[rows["run"].notna(), resource].dropna()
+            ends += [float(used.max())] if len(used) else []
         return max(ends)
 
 

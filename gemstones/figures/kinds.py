@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Fits = Literal["none", "hull", "huber", "prescribed", "any"]
+Fits = Literal["none", "hull", "huber", "optimum", "any"]
 
 
 class Kind(NamedTuple):
@@ -13,7 +13,8 @@ class Kind(NamedTuple):
     Attributes
     ----------
     category : of the report: the stage whose tables it shows.
-    fits : which fits it draws, of which it needs at least one; `prescribed` are those of `prescriptions.fits`.
+    fits : which fits it draws, of which it needs at least one; `optimum` are those that say what is optimal
+        for a budget: Approach 1, laws of params and tokens, and those of `prescriptions.fits`.
     tables : further tables that it reads, `<stage>/<name>.<csv or parquet>`; those of `RELEASED` only where a study has them.
     section : of the config, without which there is nothing to draw; `released` stands for losses.sources.
     resamples, prescriptions : whether it reads those of its fits.
@@ -28,8 +29,8 @@ class Kind(NamedTuple):
 
 
 SUITE, LOSSES, LAWS, PRESCRIPTIONS = "1 Suite", "2 Losses", "3 Laws", "4 Prescriptions"
-INDUSTRY, PREFLIGHT = "losses/industry.csv", "losses/preflight.csv"
-RELEASED = (INDUSTRY, PREFLIGHT)  # of the authors' files
+INDUSTRY, PREFLIGHT, PUBLISHED = "losses/industry.csv", "losses/preflight.csv", "laws/published.csv"
+RELEASED = (INDUSTRY, PREFLIGHT, PUBLISHED)  # tables that only a study with released losses has
 DOWNSTREAM = ("laws/downstream.csv", "laws/downstream_points.parquet", "laws/downstream_resamples.parquet")
 OVERSPEND = ("prescriptions/overspend.parquet", "losses/anomalies.csv")
 KINDS = {
@@ -45,13 +46,16 @@ KINDS = {
     "approach_1": Kind(LAWS, fits="hull", resamples=True),
     "frontier": Kind(LAWS, fits="hull"),
     "reduced_sampling": Kind(LAWS, fits="huber", resamples=True),
-    "rainbow": Kind(LAWS, fits="any", prescriptions=True),
+    "rainbow": Kind(LAWS, fits="any", tables=(PUBLISHED,), resamples=True, prescriptions=True),
+    "slopes": Kind(LAWS, tables=("laws/slopes.csv",)),
+    "bootstrap_pairs": Kind(LAWS, fits="huber", resamples=True),
+    "starts": Kind(LAWS, tables=("laws/early_stopping.csv", PUBLISHED), section="early_stopping"),
     "residuals": Kind(LAWS, fits="huber", tables=("losses/anomalies.csv",)),
     "held_out": Kind(LAWS, tables=("laws/comparison.csv",), section="comparisons"),
     "error_law": Kind(LAWS, tables=DOWNSTREAM, section="released"),
     "accuracy_law": Kind(LAWS, tables=DOWNSTREAM, section="released"),
     "coverage": Kind(LAWS, tables=("laws/coverage.csv",), section="simulation"),
-    "approach_3": Kind(PRESCRIPTIONS, fits="prescribed", tables=(INDUSTRY,), prescriptions=True),
+    "approach_3": Kind(PRESCRIPTIONS, fits="optimum", tables=(INDUSTRY,), prescriptions=True),
     "overspend": Kind(PRESCRIPTIONS, tables=OVERSPEND, section="overspend"),
     "overspend_trajectories": Kind(PRESCRIPTIONS, tables=OVERSPEND, section="overspend"),
     "overtraining": Kind(

@@ -3,69 +3,88 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import ConnectionPatch
 
 from gemstones.errors import UserError
-from gemstones.figures.axes import beyond_data, beyond_handle, legend_below, log_axis, spread
+from gemstones.figures.axes import beyond_data, beyond_handle, legend_below, log_axis, scientific
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.published import REFERENCES, Floats
-from gemstones.figures.style import FONT, GREY, LINES, REFERENCE, figure, fit_label
-from gemstones.laws.hull import HullFit
+from gemstones.figures.style import FONT, GREY, LINES, REFERENCE, RING, figure, fit_label
+from gemstones.laws.hull import HullFit, Line
+from gemstones.laws.power_law import Allocation
+from gemstones.laws.uncertainty import Uncertainty
 from gemstones.study import Fit
 
 BUDGETS = 41
 DECADES_BEYOND = 2  # above the range of the prescriptions: 1e28 FLOPs in the paper
 KINDS = {1: ("Approach 1", LINES[1]), 3: ("Approach 3", LINES[0])}
+PUBLISHED: dict[str, Any] = {"linestyle": LINES[2], "linewidth": 0.9}
+# Widths of the lines, their names, and N* at two budgets.
+WIDTHS = (2.7, 1.95, 1.0, 1.0)
 
 
 def draw_rainbow(tables: Tables) -> Drawing:
-    """Optimal parameters of every fit, coloured and labelled in the order of their values at the largest budget."""
+    """Optimal parameters of every fit, coloured and named in the order of their values at the largest budget, with intervals."""
     curves = optimal_params(tables)
-    table = slope_table(tables, curves)
     last = curves["flops"].max()
     ends = curves[curves["flops"] == last].set_index("name")["params"].sort_values(kind="stable")
     fits = [name for name in ends.index if name not in REFERENCES]
     colors = dict(zip(fits, colormaps["viridis"](np.linspace(0, 0.92, len(fits))), strict=True))
+    at = [tables.data_end(), float(last)]
+    points = intervals(tables, curves, at)
 
-    drawn = figure(max(4.2, 0.165 * len(ends) + 1.0))
-    axes = drawn.subplots()
+    drawn = figure(max(4.2, 0.175 * len(ends) + 1.2))
+    axes, names, *forests = drawn.subplots(1, 4, gridspec_kw={"width_ratios": WIDTHS})
     for name, curve in curves.groupby("name", sort=False):
-        if name in REFERENCES:
-            style = REFERENCE[str(name)]
-        else:
-            style = {
-                "color": colors[name],
-                "linestyle": KINDS[tables.study.fits[str(name)].approach][1],
-                "linewidth": 1.1,
-            }
+        style = _style(tables, str(name), colors)
         axes.plot(curve["flops"], curve["params"], **style)
+        if tables.figure.published and curve["published_params"].notna().any():
+            axes.plot(curve["flops"], curve["published_params"], **{**style, **PUBLISHED})
     axes.set_xlim(curves["flops"].min(), last)
     axes.set_yscale("log")
     axes.set_ylim(_limits(curves))
-    log_axis(axes, "x", "power", most=7)
+    log_axis(axes, "x", "power", most=6)
     log_axis(axes, "y", "power", most=9)
-    beyond_data(axes, tables.data_end())
+    beyond_data(axes, at[0])
     axes.set_xlabel("training FLOPs")
     axes.set_ylabel("optimal parameters")
-    _label(axes, tables, ends, colors)
+    _names(names, axes, ends, colors)
+    for forest, budget in zip(forests, at, strict=True):
+        _forest(forest, points[points["flops"] == budget], list(ends.index), tables, colors)
+        forest.set_title(f"{scientific(float(f'{budget:.2g}'))} FLOPs", fontsize=FONT)
+        forest.set_xlabel("parameters")
     approaches = {tables.study.fits[name].approach for name in fits}
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], color=GREY, linestyle=style, label=label)
         for key, (label, style) in KINDS.items()
         if key in approaches
     ]
-    legend_below(drawn, [*handles, beyond_handle()], columns=3)
-    return Drawing(drawn, curves, {"Slopes, ordered by the optimal parameters at the largest budget": table})
+    if points["low"].notna().any():
+        label = f"{tables.study.bootstrap.level:.0%} interval"
+        handles.append(Line2D([], [], color=GREY, marker="o", linewidth=1.1, label=label))
+    if tables.figure.published:
+        handles.append(Line2D([], [], label="as published", **RING | PUBLISHED))
+    legend_below(drawn, [*handles, beyond_handle()], columns=5)
+    table = slope_table(tables, curves)
+    return Drawing(
+        drawn,
+        curves if tables.figure.published else curves.drop(columns="published_params"),
+        {"Slopes, ordered by the optimal parameters at the largest budget": table, "Intervals": points},
+    )
 
 
 def optimal_params(tables: Tables) -> pd.DataFrame:
-    """N* of every fit and of Kaplan and Chinchilla over the budgets: columns `name`, `flops`, `params`.
+    """N* of every fit and of Kaplan and Chinchilla over the budgets: columns `name`, `flops`, `params`, `published_params`.
 
     Two-covariate laws and Approach 1 have closed forms; other laws are drawn by their relaxed prescriptions, as far as
     these reach, and on along the slope of their last decade. A law without either is left out.
@@ -84,10 +103,58 @@ def optimal_params(tables: Tables) -> pd.DataFrame:
             "rainbow: no optimal parameters by FLOPs from %s", ", ".join(sorted(found.keys() - drawn.keys()))
         )
     drawn |= {name: of(flops) for name, of in REFERENCES.items()}
-    return pd.concat(
-        [pd.DataFrame({"name": name, "flops": flops, "params": params}) for name, params in drawn.items()],
-        ignore_index=True,
-    )
+    published = tables.others.get("published", pd.DataFrame(columns=["fit"])).set_index("fit")
+    parts = [
+        pd.DataFrame(
+            {"name": name, "flops": flops, "params": params, "published_params": _published(published, name, flops)}
+        )
+        for name, params in drawn.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def intervals(tables: Tables, curves: pd.DataFrame, budgets: Sequence[float]) -> pd.DataFrame:
+    """N* of every line at budgets: `name`, `flops`, `params`, `published_params`, and `low` and `high` where resamples are known."""
+    rows = []
+    for name, curve in curves.groupby("name", sort=False):
+        x = np.log(curve["flops"].to_numpy(float))
+        low, high = _interval(tables, str(name), np.asarray(budgets))
+        for i, budget in enumerate(budgets):
+            here = {
+                column: float(np.exp(np.interp(np.log(budget), x, np.log(curve[column].to_numpy(float)))))
+                for column in ("params", "published_params")
+            }
+            rows.append({"name": name, "flops": budget, **here, "low": low[i], "high": high[i]})
+    return pd.DataFrame(rows)
+
+
+def _interval(tables: Tables, name: str, budgets: Floats) -> tuple[Floats, Floats]:
+    unknown = np.full(len(budgets), np.nan)
+    law, resamples = tables.laws.get(name), tables.resamples.get(name)
+    if law is None or resamples is None or resamples.empty:
+        return unknown, unknown
+    if isinstance(law, HullFit):
+        slope, intercept = (resamples[f"{what}_params"].to_numpy(float)[:, None] for what in ("slope", "intercept"))
+        log_params = slope * np.log(budgets) + intercept
+    elif law.law.slope is not None:
+        log_params = Allocation.of_laws(resamples).log_params(budgets)
+    else:
+        return unknown, unknown
+    low, high = Uncertainty(law, resamples, tables.study.bootstrap.level).interval(log_params)
+    return np.exp(low), np.exp(high)
+
+
+def _published(table: pd.DataFrame, name: str, flops: Floats) -> Floats:
+    """N* of the authors' fit; not-a-number where they published none."""
+    if name in table.index and table.at[name, "slope_published"] == table.at[name, "slope_published"]:
+        row = table.loc[name]
+        if row["approach"] == 1:
+            return Line(row["slope_published"], row["intercept_published"]).predict(flops)
+        theirs = (
+            row[f"{role}_{what}_published"] for role in ("params", "tokens") for what in ("exponent", "log_coefficient")
+        )
+        return np.asarray(Allocation.of(*theirs).params(flops))
+    return np.full(len(flops), np.nan)
 
 
 def slope_table(tables: Tables, curves: pd.DataFrame) -> pd.DataFrame:
@@ -138,20 +205,43 @@ def _of_fit(tables: Tables, name: str, flops: Floats) -> Floats | None:
     return np.exp(np.where(log_flops <= x[-1], np.interp(log_flops, x, y), y[-1] + slope * (log_flops - x[-1])))
 
 
-def _label(axes: Axes, tables: Tables, ends: pd.Series, colors: dict[str, Floats]) -> None:
-    """Names at the right, in the order of the lines' ends and joined to them."""
-    low, high = np.log(axes.get_ylim())
-    wanted = np.clip((np.log(ends.to_numpy(float)) - low) / (high - low), 0, 1)
-    height = axes.figure.bbox.height / axes.figure.dpi - 1.0  # inches
-    for name, start, place in zip(ends.index, wanted, spread(wanted, FONT * 1.3 / 72 / height), strict=True):
-        color = "black" if name in REFERENCES else colors[name]
-        axes.plot(
-            [1, 1.085, 1.095],
-            [start, place, place],
-            transform=axes.transAxes,
-            color=color,
-            linewidth=0.7,
-            clip_on=False,
-        )
-        text = name if name in REFERENCES else fit_label(name)
-        axes.text(1.1, place, text, transform=axes.transAxes, va="center", ha="left", fontsize=FONT)
+def _style(tables: Tables, name: str, colors: Mapping[str, Floats]) -> dict[str, Any]:
+    if name in REFERENCES:
+        return REFERENCE[name]
+    return {"color": colors[name], "linestyle": KINDS[tables.study.fits[name].approach][1], "linewidth": 1.1}
+
+
+def _names(axes: Axes, lines: Axes, ends: pd.Series, colors: Mapping[str, Floats]) -> None:
+    """Names in the order of the lines' ends, evenly spread and joined to them."""
+    axes.axis("off")
+    axes.set(xlim=(0, 1), ylim=(-0.5, len(ends) - 0.5))
+    low, high = np.log(lines.get_ylim())
+    starts = np.clip((np.log(ends.to_numpy(float)) - low) / (high - low), 0, 1)
+    for place, (name, start) in enumerate(zip(ends.index, starts, strict=True)):
+        look = {"color": colors.get(name, "black"), "linewidth": 0.7}
+        joint = ConnectionPatch((1, start), (0.08, place), lines.transAxes, axes.transData, **look)
+        joint.set_in_layout(False)
+        axes.add_artist(joint)
+        axes.plot([0.08, 0.11], [place, place], **look)
+        axes.text(0.13, place, name if name in REFERENCES else fit_label(name), va="center", ha="left", fontsize=FONT)
+
+
+def _forest(axes: Axes, points: pd.DataFrame, order: list[str], tables: Tables, colors: Mapping[str, Floats]) -> None:
+    """N* at one budget with its interval, in the order of the names beside."""
+    for row in points.itertuples():
+        place, color = order.index(row.name), colors.get(row.name, "black")
+        if row.low == row.low:
+            axes.plot([row.low, row.high], [place, place], color=color, linewidth=1.1)
+        filled = {} if row.name in colors else {"markerfacecolor": "white"}
+        axes.plot(row.params, place, color=color, marker="o", markersize=3.4, zorder=3, **filled)
+        if tables.figure.published and row.published_params == row.published_params:
+            axes.plot(row.published_params, place, **RING)
+    axes.set_ylim(-0.5, len(order) - 0.5)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xscale("log")
+    shown = points[["params", "low", "high", "published_params"]].stack()
+    middle = points.loc[points["name"].isin(list(colors)), "params"]
+    # An interval that spans everything would hide all others.
+    axes.set_xlim(max(shown.min() / 2, middle.min() / 1e3), min(shown.max() * 2, middle.max() * 1e3))
+    log_axis(axes, "x", "power", most=3)

@@ -28,7 +28,10 @@ FLAG: dict[str, Any] = {
 
 
 def draw_residuals(tables: Tables) -> Drawing:
-    """A row of panels per fit: log observed − log predicted loss in percent; rings are rows that are flagged as spikes."""
+    """A row of panels per fit: log observed − log predicted loss in percent; rings are rows that are flagged as spikes.
+
+    Against tokens every row is drawn; against what a run does not change, the median of its rows and their range.
+    """
     laws = {name: law for name, law in tables.laws.items() if isinstance(law, HuberFit)}
     if not laws:
         raise UserError("figure of kind 'residuals': it draws Approach 3 fits, and none was given")
@@ -43,10 +46,17 @@ def draw_residuals(tables: Tables) -> Drawing:
                 style = styles.get(str(shape), UNSTYLED)
                 if x == "tokens" and len(run) > 1 and pd.notna(name):
                     axes.plot(run[x], run["residual_percent"], **style.line(linewidth=0.8))
+                elif x != "tokens" and pd.notna(name):
+                    axes.vlines(
+                        run[x].iloc[:1], *run["residual_percent"].agg(["min", "max"]), color=style.color, linewidth=0.8
+                    )
+                    median = run["residual_percent"].median()
+                    axes.plot(run[x].iloc[:1], [median], **style.points(markersize=4.5, markeredgewidth=0))
                 else:
                     axes.plot(run[x], run["residual_percent"], **style.points(markersize=2.5, markeredgewidth=0))
-            flagged = rows[rows["flagged"]]
-            axes.plot(flagged[x], flagged["residual_percent"], **FLAG)
+            if x == "tokens":
+                flagged = rows[rows["flagged"]]
+                axes.plot(flagged[x], flagged["residual_percent"], **FLAG)
             axes.axhline(0, color="black", linewidth=0.8)
             axes.tick_params(labelleft=axes is row[0])
         row[0].set_title(fit_label(str(fit)), loc="left")

@@ -31,6 +31,11 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 GREY, BEYOND = "#6E6E6E", "#F0F0F0"  # the second shades what lies beyond the data
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+# What the authors published, about the marker of what is fitted here.
+RING: dict[str, Any] = {
+    "marker": "o", "color": "black", "linestyle": "none", "markersize": 5.5, "markerfacecolor": "none", "markeredgewidth": 0.8,
+    "zorder": 4,
+}  # fmt: skip
 REFERENCE: dict[str, dict[str, Any]] = {
     "Chinchilla": {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.1},
     "Kaplan": {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.3},
@@ -130,17 +135,33 @@ def aspect_handles(tables: Tables) -> list[Line2D]:
 
 
 def law_styles(study: Study) -> dict[str, Style]:
-    """Style of every fit: colour by selection and law, line by the parameter count, marker by the covariates."""
+    """Style of every fit, the same in all figures of a study.
+
+    Colour goes by selection and form of the law, the line by the approach, the marker by the covariates. Fits that a figure draws
+    together have different colours, or where these run out, lines: one that would look like another takes the next.
+    """
     selections: list[str] = []
-    counts: list[str] = []
-    laws: list[tuple[str, ...]] = []
-    styles = {}
+    forms: list[tuple[object, ...]] = []
+    markers: list[tuple[str, ...]] = []
+    together = [set(figure.fits) for figure in study.figures.values() if figure.kind != "rainbow"]
+    styles: dict[str, Style] = {}
     for name, fit in study.fits.items():
-        law = fit.covariates if fit.approach == 3 else ("params", "tokens")
-        selection = _place(selections, fit.selection.removesuffix("_dense"))
-        count, kind = _place(counts, fit.param_count), _place(laws, law)
-        color = PALETTE[(selection + 3 * kind + 2 * count) % len(PALETTE)]
-        styles[name] = Style(color, LINES[count % len(LINES)], MARKERS[kind % len(MARKERS)])
+        covariates = fit.covariates if fit.approach == 3 else ("params", "tokens")
+        form = (fit.approach, covariates, fit.param_count, getattr(fit, "huber_delta", fit.approach))
+        first = _place(selections, fit.selection.removesuffix("_dense")) + 2 * _place(forms, form)
+        line = 1 if fit.approach == 1 else 3 if set(covariates) == {"params", "tokens"} else 0
+        marker = MARKERS[_place(markers, covariates) % len(MARKERS)]
+        near = [styles[other] for group in together if name in group for other in group if other in styles]
+        looks = [
+            Style(PALETTE[(first + i) % len(PALETTE)], LINES[(line + i // len(PALETTE)) % len(LINES)], marker)
+            for i in range(len(PALETTE) * len(LINES))
+        ]
+        taken = {other.color for other in near}
+        lines = {(other.color, other.linestyle) for other in near}
+        styles[name] = next(
+            (look for look in looks if look.color not in taken),
+            next((look for look in looks if (look.color, look.linestyle) not in lines), looks[0]),
+        )
     return styles
 
 
@@ -153,6 +174,8 @@ def _place(seen: list[T], value: T) -> int:
 
 def fit_label(name: str) -> str:
     """How a fit is named in figures: its name in the config with spaces, A1 and A3 for the approaches."""
-    return (
-        name.replace("approach_1", "A1").replace("approach_3", "A3").replace("gpu_hours", "GPU-hours").replace("_", " ")
-    )
+    for long, short in (
+        ("approach_1", "A1"), ("approach_3", "A3"), ("gpu_hours", "GPU-hours"), ("_", " "), ("embedding", "emb."),
+    ):  # fmt: skip
+        name = name.replace(long, short)
+    return name.replace("emb.s", "emb.").replace("delta 3", "δ = 1e-3")

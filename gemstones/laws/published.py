@@ -73,7 +73,14 @@ COLUMNS = (
     "irreducible_loss_published",
     "irreducible_loss_converged",
     "note",
-    *(f"{role}_exponent_{which}" for role in ROLES for which in ("published", "converged")),
+    "intercept_published",
+    "intercept_converged",
+    *(
+        f"{role}_{name}_{which}"
+        for name in ("exponent", "log_coefficient")
+        for role in ROLES
+        for which in ("published", "converged")
+    ),
 )
 
 
@@ -141,7 +148,7 @@ def compare(
     DataFrame with one row per fit and the columns `COLUMNS`, empty where they do not apply or nothing was published:
     `objective_stored` as the authors printed it, `objective_published` of their law on our rows, `excess_objective` how
     far this lies above the converged one (relative), slopes of log optimal parameters on log C, and
-    `largest_line_difference` between slopes and intercepts of Approach 1.
+    `largest_line_difference` between slopes and intercepts of Approach 1, `intercept` that of its line of params.
     """
     rows = []
     for name, fit in fits.items():
@@ -180,10 +187,11 @@ def _compare_objectives(fit: HuberFit, theirs: PublishedLaw, rows: pd.DataFrame,
 
 
 def _compare_lines(fit: HullFit, theirs: PublishedLines) -> dict[str, Any]:
-    row = {"slope_converged": fit.lines["params"].slope}
+    row = {"slope_converged": fit.lines["params"].slope, "intercept_converged": fit.lines["params"].intercept}
     if theirs.lines:
         pairs = [(line, fit.lines[quantity]) for quantity, line in theirs.lines.items()]
         row["slope_published"] = theirs.lines["params"].slope
+        row["intercept_published"] = theirs.lines["params"].intercept
         row["largest_line_difference"] = max(
             max(abs(a.slope - b.slope), abs(a.intercept - b.intercept)) for a, b in pairs
         )
@@ -192,10 +200,12 @@ def _compare_lines(fit: HullFit, theirs: PublishedLines) -> dict[str, Any]:
 
 def _law_columns(law: PowerLaw, which: str) -> dict[str, Any]:
     exponents = zip(law.covariates, law.exponents, strict=True)
+    coefficients = zip(law.covariates, law.log_coefficients, strict=True)
     return {
         f"slope_{which}": law.slope,
         f"irreducible_loss_{which}": law.irreducible_loss,
         **{f"{role}_exponent_{which}": exponent for role, exponent in exponents},
+        **{f"{role}_log_coefficient_{which}": coefficient for role, coefficient in coefficients},
     }
 
 

@@ -33,7 +33,7 @@ def test_editing_one_fit_reruns_it_and_what_hangs_on_it(project):
     jobs = dry_run(project)
     assert [job.wildcards["fit"] for job in jobs if job.rule == "law"] == ["approach_3_all"]
     assert {job.wildcards["figure"] for job in jobs if job.rule == "figure"} == {"rainbow", "residuals", "held_out"}
-    tables = {"anomaly_effect": 1, "comparison": 1}
+    tables = {"anomaly_effect": 1, "comparison": 1, "slopes": 1}
     assert count(jobs) == {"law": 1, **tables, "prescription": 1, "overtraining": 1, "figure": 3}
 
 

@@ -96,6 +96,23 @@ def test_sections_are_frozen_and_closed():
             {"kind": "coverage"},
             r"figures\.coverage\.kind: the figure needs the section 'simulation'",
         ),
+        (
+            ["early_stopping", "selection"],
+            "al",
+            r"early_stopping\.selection: unknown selection 'al'; did you mean 'all'\?",
+        ),
+        (["early_stopping"], None, r"figures\.starts\.kind: the figure needs the section 'early_stopping'"),
+        (
+            ["figures", "rainbow", "published"],
+            True,
+            r"figures\.rainbow\.published: needs 'released' among losses\.sources",
+        ),
+        (["bootstrap"], {"resamples": 0}, r"figures\.bootstrap_pairs\.kind: the figure needs bootstrap\.resamples > 0"),
+        (
+            ["prescriptions", "fits"],
+            ["approach_3_all"],
+            r"figures\.approach_3\.fits: unknown fit with an optimum.* 'approach_3_all_width_depth'",
+        ),
         (["data", "validation_tokens"], 8, r"data\.validation_tokens: 8 do not fill one context of 64"),
     ],
 )

@@ -138,6 +138,7 @@ def losses_files(wildcards):
 def law_files(wildcards):
     """Every fit, and the tables that set them side by side; of a simulation, the coverage of intervals."""
     tables = ["without_anomalies"] * bool(study.losses.sources) + ["coverage"] * bool(study.simulation)
+    tables += ["slopes"] * bool(study.fits) + ["early_stopping"] * bool(study.early_stopping)
     tables += ["comparison"] * bool(study.comparisons)
     tables += ["published", "downstream"] * ("released" in study.losses.sources)
     return expand("<results>/laws/{fit}.json", fit=study.fits) + expand("<results>/laws/{table}.csv", table=tables)
@@ -171,14 +172,16 @@ def figure_of(wildcards):
 
 
 def drawn_config(wildcards):
-    """What a figure reads of the rest of the config: queries and, for fits, the budgets and all fits' colours."""
+    """What a figure reads of the rest of the config: queries and, for fits, the budgets and what decides on their styles."""
     figure = study.figures[wildcards.figure]
     selections = {figure.selection, *(study.fits[fit].selection for fit in figure.fits)} - {None}
     queries = {name: study.selections[name] for name in sorted(selections)}
     if not figure.fits and figure.kind != "overtraining":
         return queries
-    fits = {name: [fit.selection, fit.param_count, getattr(fit, "covariates", ())] for name, fit in study.fits.items()}
-    return {**queries, "fits": fits, "flops_range": study.prescriptions.flops_range}
+    styled = ("selection", "param_count", "covariates", "huber_delta")
+    fits = {name: [getattr(fit, key, None) for key in styled] for name, fit in study.fits.items()}
+    together = sorted({each.fits for each in study.figures.values() if each.fits})
+    return {**queries, "fits": fits, "together": together, "flops_range": study.prescriptions.flops_range}
 
 
 def in_report_if(wanted, path, **described):
@@ -197,6 +200,15 @@ def query_of_fit(wildcards):
 
 def query_of_overspend(wildcards):
     return study.selections[study.overspend.selection]
+
+
+def query_of_early_stopping(wildcards):
+    return study.selections[study.early_stopping.selection]
+
+
+def published_table(wildcards):
+    """The authors' fits, of a study that has them."""
+    return ["<results>/laws/published.csv"] if "released" in study.losses.sources else []
 
 
 def overtraining_law(wildcards):

@@ -2,6 +2,7 @@
 
 losses/losses.parquet → laws/<fit>.json, its card, laws/<fit>.html, and laws/<fit>.parquet, the same law fitted to resamples;
 losses/losses.parquet → laws/comparison.{csv,html};
+losses/losses.parquet → laws/early_stopping.{csv,html}; laws/<fit>.json → laws/slopes.{csv,html,tex};
 with losses/anomalies.csv → laws/without_anomalies.{csv,html}; with losses/benchmarks.parquet →
 laws/downstream.{json,csv,html}, laws/downstream_{points,resamples}.parquet; with the authors' published fits → laws/published.{csv,html}
 """
@@ -159,7 +160,8 @@ rule downstream:
             "<results>/laws/downstream.html",
             caption="../report/downstream.rst",
             category="3 Laws",
-            labels={"figure": "downstream", "shown as": "table"},
+            subcategory="Tables",
+            labels={"table": "downstream"},
         ),
     log:
         "<results>/logs/laws/downstream.log",
@@ -172,3 +174,59 @@ rule downstream:
         seed=config["seed"],
     script:
         "../../scripts/downstream.py"
+
+
+rule slopes:
+    """Slope of the optimal parameters and irreducible loss of every fit, with intervals, and as the authors published them."""
+    input:
+        laws=expand("<results>/laws/{fit}.json", fit=study.fits),
+        published=published_table,
+        code=modules(*(f"laws/{name}" for name in ("__init__", "fit", "hull", "power_law", "slopes")), "report"),
+    output:
+        csv="<results>/laws/slopes.csv",
+        tex="<results>/laws/slopes.tex",
+        html=report(
+            "<results>/laws/slopes.html",
+            caption="../report/slope_table.rst",
+            category="3 Laws",
+            subcategory="Tables",
+            labels={"table": "slope_table"},
+        ),
+    log:
+        "<results>/logs/laws/slopes.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        config=sections("fits"),
+    script:
+        "../../scripts/slopes.py"
+
+
+rule early_stopping:
+    """Where the authors' optimiser stops, from a sample of their grid of starts, and where ours does."""
+    input:
+        losses="<results>/losses/losses.parquet",
+        code=modules(
+            *(f"laws/{name}" for name in ("early_stopping", "fit", "minimize", "power_law", "rows", "starts")),
+            "losses/selections",
+            "report",
+        ),
+    output:
+        csv="<results>/laws/early_stopping.csv",
+        html=report(
+            "<results>/laws/early_stopping.html",
+            caption="../report/starts.rst",
+            category="3 Laws",
+            subcategory="Tables",
+            labels={"table": "early_stopping"},
+        ),
+    log:
+        "<results>/logs/laws/early_stopping.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        early_stopping=config["early_stopping"],
+        query=query_of_early_stopping,
+        seed=config["seed"],
+    script:
+        "../../scripts/early_stopping.py"

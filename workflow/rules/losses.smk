@@ -107,7 +107,8 @@ rule benchmarks:
             "<results>/losses/benchmarks.html",
             caption="../report/final_accuracies.rst",
             category="2 Losses",
-            labels={"figure": "final_accuracies", "shown as": "table"},
+            subcategory="Tables",
+            labels={"table": "final_accuracies"},
         ),
     log:
         "<results>/logs/losses/benchmarks.log",

@@ -28,7 +28,8 @@ rule prescription:
             "<results>/prescriptions/{fit}.html",
             caption="../report/prescription.rst",
             category="4 Prescriptions",
-            labels={"figure": "{fit}", "shown as": "table"},
+            subcategory="Tables",
+            labels={"table": "{fit}"},
         ),
     log:
         "<results>/logs/prescriptions/{fit}.log",

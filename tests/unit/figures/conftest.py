@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,14 @@ import pytest
 from gemstones.figures.inputs import Tables
 from gemstones.laws.comparison import compare_laws
 from gemstones.laws.downstream import fit_downstream
+from gemstones.laws.early_stopping import early_stopping
 from gemstones.laws.fit import HuberFit, fit_huber
 from gemstones.laws.hull import HullFit, fit_hull
 from gemstones.laws.power_law import PowerLaw
+from gemstones.laws.published import PublishedLaw, compare
 from gemstones.laws.resampling import resample
+from gemstones.laws.slopes import slopes
+from gemstones.laws.uncertainty import Uncertainty
 from gemstones.losses import benchmarks
 from gemstones.losses.selections import select
 from gemstones.losses.table import check
@@ -65,6 +70,7 @@ CONFIG: dict[str, Any] = {
         },
     },
     "comparisons": ["all", "late"],
+    "early_stopping": {"selection": "all", "huber_deltas": [1e-3, 1e-4], "starts": 12},
     "simulation": {
         "steps": 450, "evaluate_every": 45, "laws": {}, "scenarios": {}, "flops": 3e21, "ahead": ["64x3", 1_000_000],
     },
@@ -153,17 +159,6 @@ def small_laws(study: Study, losses: pd.DataFrame, names: list[str]) -> dict[str
     return laws
 
 
-def small_resamples(study: Study, losses: pd.DataFrame, laws: dict[str, HullFit | HuberFit]) -> dict[str, pd.DataFrame]:
-    """Few resamples of each fit with a closed form: enough for intervals, if not for good ones."""
-    found = {}
-    for name, law in laws.items():
-        if isinstance(law, HullFit) or law.law.slope is not None:
-            selection = study.fits[name].selection
-            rows = select(losses, study.selections[selection], selection)
-            found[name] = resample(law, rows, Bootstrap(resamples=30))
-    return found
-
-
 def small_coverage() -> pd.DataFrame:
     """Coverage of two methods in two scenarios, of which one has another quantity."""
     quantities = {"many": ["exponent_params", "log_optimal_params"], "few": ["exponent_params", "hull_slope_params"]}
@@ -203,6 +198,12 @@ def with_other_sets(losses: pd.DataFrame) -> pd.DataFrame:
     return check(pd.concat(parts, ignore_index=True), "synthetic losses on several sets")
 
 
+def published(study: Study, losses: pd.DataFrame, laws: dict[str, HullFit | HuberFit]) -> pd.DataFrame:
+    """Fits beside what stands for the authors' law of one of them: the true one."""
+    law = PowerLaw(("params", "tokens"), (0.35, 0.45), (float(np.log(80)), float(np.log(350))), 1.8)
+    return compare(study, losses, laws, {"approach_3_all": PublishedLaw(law, 0.01)})
+
+
 def compared(study: Study, losses: pd.DataFrame) -> pd.DataFrame:
     """Laws compared on selections; one of them stands for the authors' law."""
     rows = {name: select(losses, study.selections[name], name) for name in study.comparisons}
@@ -228,22 +229,18 @@ def small_anomalies() -> pd.DataFrame:
     return pd.DataFrame([row])
 
 
-def laws_around(law: Any) -> pd.DataFrame:
-    """Laws with exponents a little to either side of a law's."""
-    rows = []
-    for factor in (0.99, 0.995, 1.0, 1.005, 1.01):
-        row = {"unit": "run", "irreducible_loss": law.law.irreducible_loss}
-        for role, alpha, c in zip(law.law.covariates, law.law.exponents, law.law.log_coefficients, strict=True):
-            row |= {f"exponent_{role}": alpha * factor, f"log_coefficient_{role}": c}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
 def small_study(kind: str, fits: list[str]) -> Tables:
     """Tables with the laws of some fits and everything that follows from them."""
     study = load(CONFIG)
     losses = small_losses(study)
-    laws = small_laws(study, losses, list(dict.fromkeys([*fits, study.overtraining.fit])))
+    laws = small_laws(study, losses, list(study.fits))
+    resamples = {}
+    for name in dict.fromkeys([*fits, study.overtraining.fit]):
+        rows = select(losses, study.selections[study.fits[name].selection], name)
+        resamples[name] = resample(laws[name], rows, Bootstrap(resamples=40))
+        intervals = Uncertainty(laws[name], resamples[name]).to_json()
+        laws[name] = replace(laws[name], evidence={"intervals": intervals})
+    theirs = published(study, losses, laws)
     prescriptions = {
         name: prescribe(laws[name], budgets(study.prescriptions), study.suite, name)
         for name in fits
@@ -257,11 +254,16 @@ def small_study(kind: str, fits: list[str]) -> Tables:
         fits=fits,
         losses=with_other_sets(losses),
         laws={name: laws[name] for name in fits},
+        resamples=resamples,
         prescriptions=prescriptions,
-        resamples=small_resamples(study, losses, {name: laws[name] for name in fits}),
         others={
             "overspend": small_overspend(study, losses),
             "anomalies": small_anomalies(),
+            "published": theirs,
+            "slopes": slopes(study, laws, theirs),
+            "early_stopping": early_stopping(
+                select(losses, study.selections["all"], "all"), "all", study.early_stopping.huber_deltas, 12
+            ),
             "comparison": compared(study, losses),
             "coverage": small_coverage(),
             "benchmarks": accuracies,
@@ -269,7 +271,7 @@ def small_study(kind: str, fits: list[str]) -> Tables:
             "downstream_points": downstream.points,
             "downstream_resamples": downstream.resamples,
             "overtraining": overtraining_of(
-                study, laws[study.overtraining.fit], laws_around(laws[study.overtraining.fit]), losses
+                study, laws[study.overtraining.fit], resamples[study.overtraining.fit], losses
             ),
         },
     )

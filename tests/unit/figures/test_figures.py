@@ -43,7 +43,8 @@ FITS = {
     "approach_1": ["approach_1_all", "approach_1_all_gpu_hours"],
     "frontier": ["approach_1_all", "approach_1_all_gpu_hours"],
     "reduced_sampling": ["approach_3_all", "approach_3_late"],
-    "approach_3": ["approach_3_all", "approach_3_all_width_depth"],
+    "approach_3": ["approach_3_all_width_depth", "approach_3_all", "approach_1_all"],
+    "bootstrap_pairs": ["approach_3_all", "approach_3_late"],
     "residuals": ["approach_3_all", "approach_3_all_width_depth"],
     "rainbow": ["approach_1_all", "approach_3_all", "approach_3_late", "approach_3_all_width_depth"],
 }
@@ -76,8 +77,8 @@ def of_kind(tables: Tables, kind: str, fits: list[str]) -> Tables:
         tables,
         figure=FigureRow(kind=kind, fits=tuple(fits), **OPTIONS.get(kind, {})),
         laws={name: tables.laws[name] for name in fits},
+        resamples={name: tables.resamples[name] for name in fits},
         prescriptions={name: tables.prescriptions[name] for name in fits if name in tables.prescriptions},
-        resamples={name: tables.resamples[name] for name in fits if name in tables.resamples},
     )
 
 
@@ -310,9 +311,9 @@ def test_rainbow_is_labelled_in_the_order_of_the_lines_ends(drawings: dict[str, 
     drawing = drawings["rainbow"]
     last = drawing.data[drawing.data["flops"] == drawing.data["flops"].max()].sort_values("params")
     wanted = [name.replace("approach_1", "A1").replace("approach_3", "A3").replace("_", " ") for name in last["name"]]
-    labels = list(drawing.figure.axes[0].texts)
+    labels = list(drawing.figure.axes[1].texts)
     assert [label.get_text() for label in sorted(labels, key=lambda text: text.get_position()[1])] == wanted
-    (table,) = drawing.tables.values()
+    table, _ = drawing.tables.values()
     assert list(table["fit"]) == list(last["name"])[::-1]
     assert drawing.data["flops"].max() == pytest.approx(1e17)  # two decades above the prescriptions
 
@@ -327,10 +328,129 @@ def test_rainbow_of_a_two_covariate_law_is_its_closed_form(
 
 def test_extrapolation_is_shaded_from_the_end_of_the_data(drawings: dict[str, Drawing], losses: pd.DataFrame) -> None:
     end = losses.loc[losses["phase"] == "main", "flops"].max()
-    for kind in ("rainbow", "approach_3"):
-        for axes in drawings[kind].figure.axes:
-            (shade,) = axes.patches
-            assert shade.get_x() == pytest.approx(end)  # type: ignore[attr-defined]
+    for axes in [drawings["rainbow"].figure.axes[0], *drawings["approach_3"].figure.axes]:
+        (shade,) = axes.patches
+        assert shade.get_x() == pytest.approx(end)  # type: ignore[attr-defined]
+
+
+def test_rainbow_shows_the_intervals_of_optimal_parameters(
+    drawings: dict[str, Drawing], tables: dict[str, Tables]
+) -> None:
+    points = drawings["rainbow"].tables["Intervals"].set_index(["name", "flops"])
+    end = tables["rainbow"].data_end()
+    assert set(points.index.get_level_values("flops")) == {end, drawings["rainbow"].data["flops"].max()}
+    law: Any = tables["rainbow"].laws["approach_3_all"]
+    at = points.loc[("approach_3_all", end)]
+    # The line is interpolated in logs, where it is straight.
+    assert at["params"] == pytest.approx(law.law.allocation().params(end))
+    assert at["low"] < at["params"] < at["high"]
+    assert points.loc[("approach_1_all", end), "low"] < points.loc[("approach_1_all", end), "high"]
+    assert np.isnan(points.loc[("Kaplan", end), "low"])
+
+
+def test_rainbow_draws_published_fits_where_asked_for(tables: dict[str, Tables], drawings: dict[str, Drawing]) -> None:
+    given = tables["rainbow"]
+    drawing = draw(replace(given, figure=given.figure.model_copy(update={"published": True})))
+    curve = drawing.data.set_index("name")["published_params"].dropna()
+    assert set(curve.index) == {"approach_3_all"}
+    theirs = given.others["published"].set_index("fit").loc["approach_3_all"]
+    slope = np.polyfit(np.log(drawing.data["flops"].unique()), np.log(curve.to_numpy()), 1)[0]
+    assert slope == pytest.approx(theirs["slope_published"]) == pytest.approx(0.45 / 0.8)
+    assert len(drawing.figure.axes[0].get_lines()) == len(drawings["rainbow"].figure.axes[0].get_lines()) + 1
+
+
+def test_approach_3_draws_each_law_by_what_it_knows(drawings: dict[str, Drawing], tables: dict[str, Tables]) -> None:
+    data, given = drawings["approach_3"].data, tables["approach_3"]
+    series = set(data[["series", "name"]].itertuples(index=False, name=None))
+    assert {("relaxed", "approach_3_all_width_depth"), ("feasible", "approach_3_all_width_depth")} <= series
+    assert {("closed_form", "approach_3_all"), ("approach_1", "approach_1_all")} <= series
+    assert not {("relaxed", "approach_3_all"), ("feasible", "approach_3_all")} & series
+    law: Any = given.laws["approach_3_all"]
+    closed, hull = (data[data["series"] == name] for name in ("closed_form", "approach_1"))
+    assert list(closed["params"]) == pytest.approx(list(law.law.allocation().params(closed["flops"])))
+    found = given.laws["approach_1_all"].predict(hull["flops"])
+    for quantity in ("params", "tokens", "tokens_per_param"):
+        assert list(hull[quantity]) == pytest.approx(list(found[quantity]))
+
+
+def test_approach_3_draws_feasible_shapes_of_a_single_fit_only(tables: dict[str, Tables]) -> None:
+    given = tables["approach_3"]
+    names = ("approach_3_all_width_depth", "approach_3_late_width_depth")
+    late = given.prescriptions[names[0]].assign(fit=names[1])
+    study = load({**CONFIG, "fits": {**CONFIG["fits"], names[1]: CONFIG["fits"][names[0]]}})
+    both = replace(
+        given, study=study, figure=given.figure.model_copy(update={"fits": names}), laws={},
+        prescriptions={names[0]: given.prescriptions[names[0]], names[1]: late},
+    )  # fmt: skip
+    assert set(draw(both).data["series"]) == {"relaxed", "Chinchilla", "Kaplan"}
+
+
+def test_small_panels_are_those_of_the_papers_figure(tables: dict[str, Tables]) -> None:
+    given = tables["approach_3"]
+    drawing = draw(replace(given, figure=given.figure.model_copy(update={"panels": "small"})))
+    assert [axes.get_ylabel() for axes in drawing.figure.axes] == ["width / depth", "tokens per parameter"]
+
+
+def test_budgets_may_be_gpu_hours(tables: dict[str, Tables]) -> None:
+    given, name = tables["approach_3"], "approach_3_all_width_depth"
+    table = given.prescriptions[name].assign(resource="gpu_hours", nodes=16)
+    table = table.assign(gpu_hours=table["budget"] / 1e10, budget=table["budget"] / 1e10)
+    figure = given.figure.model_copy(update={"resource": "gpu_hours", "fits": (name,)})
+    drawing = draw(replace(given, figure=figure, laws={name: given.laws[name]}, prescriptions={name: table}))
+    assert set(drawing.data["series"]) == {"relaxed", "feasible"}
+    assert list(drawing.data["gpu_hours"].unique()) == list(table["budget"].unique())
+    assert drawing.figure.axes[-1].get_xlabel() == "GPU-hours (on 16 nodes)"
+    with pytest.raises(UserError, match="approach_1_all gives params by flops; wanted: params by gpu_hours"):
+        draw(replace(given, figure=figure, laws={"approach_1_all": given.laws["approach_1_all"]}))
+
+
+def test_the_authors_search_is_drawn_hollow_where_it_is_known(tables: dict[str, Tables]) -> None:
+    given, name = tables["approach_3"], "approach_3_all_width_depth"
+    table = given.prescriptions[name]
+    reference = table[table["variant"] == "feasible"].assign(variant="reference")
+    drawing = draw(replace(given, prescriptions={name: pd.concat([table, reference])}))
+    assert (drawing.data["series"] == "reference").sum() == len(reference)
+    hollow = [line for line in drawing.figure.axes[0].get_lines() if line.get_markerfacecolor() == "none"]
+    assert [list(line.get_ydata()) for line in hollow] == [list(reference["aspect_ratio"])]
+
+
+def test_slopes_are_the_tables(drawings: dict[str, Drawing], tables: dict[str, Tables]) -> None:
+    drawing, table = drawings["slopes"], tables["slopes"].others["slopes"]
+    for axes, column in zip(drawing.figure.axes, ("slope", "irreducible_loss"), strict=True):
+        rings = [line for line in axes.get_lines() if line.get_markerfacecolor() == "none"]
+        dots = [line for line in axes.get_lines() if line.get_marker() not in ("", "None") and line not in rings]
+        assert sorted(x for line in dots for x in line.get_xdata()) == sorted(table[column].dropna())
+        shown = sorted(x for line in rings for x in line.get_xdata() if x == x)
+        assert shown == sorted(table[f"{column}_published"].dropna())
+    chosen = draw(replace(tables["slopes"], figure=FigureRow(kind="slopes", fits=("approach_1_all",))))
+    assert list(chosen.data["fit"]) == ["approach_1_all"]
+
+
+def test_pairs_show_every_resample_and_the_fit(drawings: dict[str, Drawing], tables: dict[str, Tables]) -> None:
+    drawing, given = drawings["bootstrap_pairs"], tables["bootstrap_pairs"]
+    resamples = drawing.data[drawing.data["of"] == "resample"]
+    for name, law in given.laws.items():
+        part = resamples[resamples["fit"] == name]
+        assert list(part["exponent_tokens"]) == list(given.resamples[name]["exponent_tokens"])
+        fit = drawing.data.query("fit == @name and of == 'fit'").iloc[0]
+        assert fit["slope"] == law.law.slope  # type: ignore[union-attr]
+    grid = np.array(drawing.figure.axes).reshape(4, 4)
+    for i, j in np.ndindex(4, 4):
+        assert bool(grid[i, j].texts) == (i < j)
+    rank = resamples.groupby("fit", sort=False)[["exponent_params", "exponent_tokens"]].corr("spearman").iloc[::2, 1]
+    assert [text.get_text() for text in grid[0, 1].texts] == [f"{value:+.2f}".replace("-", "−") for value in rank]
+
+
+def test_starts_stand_beside_the_published_fit(drawings: dict[str, Drawing], tables: dict[str, Tables]) -> None:
+    data = drawings["starts"].data
+    theirs = data[data["optimizer"] == "published"]
+    assert list(theirs[["huber_delta", "starts"]].itertuples(index=False, name=None)) == [(1e-4, 4500)]
+    assert theirs["slope_median"].item() == pytest.approx(0.45 / 0.8)
+    minimum = data.groupby("huber_delta")["objective_minimum"].transform("first")
+    assert list(data["excess_median"]) == pytest.approx(list(np.maximum(data["objective_median"] / minimum - 1, 1e-10)))
+    assert len(drawings["starts"].figure.axes) == 4
+    alone = draw(replace(tables["starts"], others={"early_stopping": tables["starts"].others["early_stopping"]}))
+    assert set(alone.data["optimizer"]) == {"reference", "ours"}
 
 
 def test_overspend_is_ordered_by_parameters_and_in_percent(
@@ -568,6 +688,9 @@ def test_coverage_is_drawn_with_its_binomial_errors(drawings: dict[str, Drawing]
         "benchmarks",
         "error_law",
         "accuracy_law",
+        "slopes",
+        "bootstrap_pairs",
+        "starts",
     ],
 )
 def test_missing_table_is_one_clear_message(kind: str) -> None:
@@ -590,8 +713,16 @@ def test_residuals_are_of_every_row_and_law(drawings: dict[str, Drawing], tables
     assert len(panels) == 6
     for i, axes in enumerate(panels):
         name = list(tables["residuals"].laws)[i // 3]
+        rows = drawing.data[drawing.data["fit"] == name]
         drawn = sorted(y for line in axes.get_lines() for y in line.get_ydata() if len(line.get_ydata()) != 2)
-        assert drawn == sorted(drawing.data.loc[drawing.data["fit"] == name, "residual_percent"])
+        runs = rows.groupby("run")["residual_percent"]
+        if i % 3 == 1:  # against tokens
+            assert drawn == sorted(rows["residual_percent"])
+        else:
+            assert drawn == pytest.approx(sorted(runs.median()))
+            ranges: list[Any] = axes.collections
+            ends = [tuple(lines.get_segments()[0][:, 1]) for lines in ranges]
+            assert np.sort(np.array(ends), axis=0) == pytest.approx(np.c_[np.sort(runs.min()), np.sort(runs.max())])
     # The losses depend on width/depth: less of that is left where the law knows of it.
     left = drawing.tables["Residuals by model"].groupby("fit")["mean_residual_percent"].std()
     assert left["approach_3_all_width_depth"] < 0.7 * left["approach_3_all"]
@@ -615,7 +746,7 @@ def test_spikes_are_ringed(tables: dict[str, Tables]) -> None:
     drawing = draw(replace(tables["residuals"], others={"anomalies": anomalies}))
     flagged = drawing.data[drawing.data["flagged"]]
     assert set(zip(flagged["run"], flagged["step"], strict=True)) == {("64x3", 90), ("96x2", 135)}
-    for axes in drawing.figure.axes:
+    for axes in drawing.figure.axes[1::3]:  # against tokens
         (ring,) = [line for line in axes.get_lines() if line.get_markerfacecolor() == "none"]
         assert len(ring.get_ydata()) == 2
     assert "spike" in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
@@ -629,7 +760,7 @@ def test_held_out_errors_are_the_tables_in_percent(drawings: dict[str, Drawing],
         assert list(of_test["error_percent"]) == list(100 * table[f"{name}_mean_absolute_error"].dropna())
         filled, hollow = (
             sorted(x for line in axes.get_lines() if (line.get_markerfacecolor() == "white") == white
-                   and line.get_marker() != "|" for x in line.get_xdata())
+                   and line.get_marker() in ("o", "s") for x in line.get_xdata())
             for white in (False, True)
         )  # fmt: skip
         again = of_test["parameters_from"] == "fitted here"
@@ -656,8 +787,32 @@ def test_colours_do_not_depend_on_the_figure(tables: dict[str, Tables], drawings
         colors = {line.get_color() for axes in drawings[kind].figure.axes for line in axes.get_lines()}
         assert {styles["32x2"].color, styles["64x3"].color} <= colors, kind
     assert len({(style.color, style.marker) for style in styles.values()}) == len(styles)
-    laws = law_styles(load(CONFIG))
-    assert len({laws[name] for name in FITS["approach_3"]}) == 2
+
+
+@pytest.mark.parametrize("study", ["config", "released", "frontier"])
+def test_fits_that_are_drawn_together_look_different(study: str) -> None:
+    given = load(config_of(study))
+    styles = law_styles(given)
+    for name, figure in given.figures.items():
+        if figure.kind != "rainbow":
+            assert len({styles[fit].color for fit in figure.fits}) == len(figure.fits), name
+
+
+def test_more_fits_than_colours_differ_by_their_lines() -> None:
+    fits = {f"fit_{i}": {"approach": 3, "selection": "all", "huber_delta": 10.0**-i} for i in range(12)}
+    figures = {"residuals": {"kind": "residuals", "fits": list(fits)}}
+    styles = law_styles(
+        load(
+            {
+                "study": "many",
+                "losses": {"sources": ["released"]},
+                "fits": fits,
+                "figures": figures,
+                "selections": {"all": "step > 0"},
+            }
+        )
+    )
+    assert len({(style.color, str(style.linestyle)) for style in styles.values()}) == 12
 
 
 def test_tables_are_read_by_the_names_of_their_files(tables: dict[str, Tables], tmp_path: Path) -> None:
@@ -675,13 +830,13 @@ def test_tables_are_read_by_the_names_of_their_files(tables: dict[str, Tables], 
         losses=str(tmp_path / "losses.parquet"),
         shapes=str(tmp_path / "shapes.csv"),
         laws=[str(tmp_path / f"{name}.json") for name in reversed(fits)],
-        prescriptions=[str(tmp_path / f"{name}.parquet") for name in fits],
+        prescriptions=[str(tmp_path / f"{name}.parquet") for name in given.prescriptions],
         others=[str(tmp_path / "overspend.parquet"), str(tmp_path / "industry.csv")],
     )
     read = read_tables(inputs, {"kind": "approach_3", "fits": fits, "selection": None}, CONFIG)
     assert list(read.laws) == fits
     assert read.laws == dict(given.laws)
-    assert list(read.prescriptions) == fits
+    assert list(read.prescriptions) == list(given.prescriptions)
     assert set(read.others) == {"overspend", "industry"}
 
 
