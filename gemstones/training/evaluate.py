@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,21 @@ def windows(tokens: Tokens, numbers: Iterable[int], context_length: int) -> torc
 
 
 @torch.no_grad()
+def token_losses(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    rows: torch.Tensor,
+    autocast: torch.autocast,
+    micro_batch_size: int | None = None,
+) -> torch.Tensor:
+    """(rows · context,) cross-entropies in nats of all but the first token of (rows, context + 1) token ids."""
+    losses = []
+    for some in torch.split(rows, micro_batch_size or len(rows)):
+        with autocast:
+            logits = model(some[:, :-1])  # (rows, context, vocabulary)
+        losses.append(functional.cross_entropy(logits.flatten(0, 1).float(), some[:, 1:].flatten(), reduction="none"))
+    return torch.cat(losses)
+
+
 def validation_loss(
     parallel: Parallel, tokens: Tokens, run: Run, autocast: torch.autocast, micro_batch_size: int | None = None
 ) -> float:
@@ -42,14 +57,8 @@ def validation_loss(
         # All processes take as many steps, since most strategies exchange weights in each.
         mine += [first] * (-(-len(batch) // parallel.parts) - len(mine))  # not counted
         rows = windows(tokens, mine, run.context_length).to(parallel.device)
-        losses = []
-        for some in torch.split(rows, micro_batch_size or len(rows)):
-            with autocast:
-                logits = parallel.model(some[:, :-1])
-            losses.append(
-                functional.cross_entropy(logits.flatten(0, 1).float(), some[:, 1:].flatten(), reduction="none")
-            )
-        sums[0] += torch.cat(losses)[:counted].sum(dtype=torch.float64)
+        losses = token_losses(parallel.model, rows, autocast, micro_batch_size)
+        sums[0] += losses[:counted].sum(dtype=torch.float64)
         sums[1] += counted
     total, number = parallel.total(sums).tolist()
     return float(total / number)
