@@ -391,6 +391,10 @@ class Losses(Config):
     continuity_sigmas: Positive = Field(
         default=5.0, description="standard errors by which a run's training loss may jump where it was resumed"
     )
+    validation_set: str | None = Field(
+        default=None,
+        description="held-out set of selections whose query names none; needed where runs have losses on several sets",
+    )
     exclusions: dict[RowName, Exclusion] = {}
 
 
@@ -628,7 +632,7 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
         One line a fault: the file, the key's path, what is wrong and what would be right.
     """
     from gemstones.cluster.memory import check_devices
-    from gemstones.losses.selections import check_queries
+    from gemstones.losses.selections import check_queries, on_validation_set
     from gemstones.suite.runs import check_runs
 
     try:
@@ -637,6 +641,9 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
         check_queries({f"losses.exclusions.{name}.query": it.query for name, it in study.losses.exclusions.items()})
         check_runs(study)
         check_devices(study)
+        if main_set := study.losses.validation_set:
+            on_it = {name: on_validation_set(query, main_set) for name, query in study.selections.items()}
+            study = study.model_copy(update={"selections": on_it})
     except ValidationError as error:
         raise UserError("\n".join(f"{source}: {line}" for line in fault_lines(error, Study))) from None
     except UserError as error:

@@ -55,15 +55,18 @@ class Tables:
         return table
 
     def rows(self, selection: str | None = None) -> pd.DataFrame:
-        """Losses of a selection, by default the figure's own; without one, all runs on the main validation set."""
+        """Losses of a selection, by default the figure's own; without one, all runs on the main validation set.
+
+        That is the config's, or the one with the most losses where it names none.
+        """
         selection = selection or self.figure.selection
         if selection:
             return select(self.losses, self.study.selections[selection], selection)
         runs = self.losses[self.losses["run"].notna()]
         if runs.empty:
             raise UserError(f"figure of kind '{self.figure.kind}': the losses table has no run")
-        sets = runs["validation_set"].value_counts().sort_index()
-        return runs[runs["validation_set"] == sets.idxmax()].reset_index(drop=True)
+        main = self.study.losses.validation_set or runs["validation_set"].value_counts().sort_index().idxmax()
+        return runs[runs["validation_set"] == main].reset_index(drop=True)
 
     def phase(self, phase: str) -> pd.DataFrame:
         """Rows of one phase of training.

@@ -15,6 +15,7 @@ from gemstones.figures.output import Drawing
 from gemstones.figures.style import UNSTYLED, figure, fit_label, model_styles, shape_names
 from gemstones.laws.fit import HuberFit
 
+ROW = ["suite", "run", "step", "validation_set"]
 AGAINST = {"params": "parameters", "tokens": "training tokens", "aspect_ratio": "width / depth"}
 FLAG: dict[str, Any] = {
     "linestyle": "none",
@@ -73,7 +74,7 @@ def residuals(tables: Tables, name: str, law: HuberFit) -> pd.DataFrame:
     anomalies = tables.others.get("anomalies")
     if anomalies is not None:
         found = anomalies[anomalies["kind"] == "spike"]
-        spikes = set(found[["suite", "run", "step"]].itertuples(index=False, name=None))
+        spikes = set(found[ROW].itertuples(index=False, name=None))
     table = pd.DataFrame(
         {
             "fit": name,
@@ -85,7 +86,7 @@ def residuals(tables: Tables, name: str, law: HuberFit) -> pd.DataFrame:
             "aspect_ratio": rows["width"].astype(float) / rows["depth"].astype(float),
             "loss_nats_per_token": rows["loss"],
             "residual_percent": residual,
-            "flagged": [row in spikes for row in zip(rows["suite"], rows["run"], rows["step"], strict=True)],
+            "flagged": [row in spikes for row in rows[ROW].itertuples(index=False, name=None)],
         }
     )
     return table.sort_values(["params", "shape", "run", "tokens"], ignore_index=True)

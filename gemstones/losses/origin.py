@@ -51,8 +51,15 @@ AUTHORS = {
     "decay": "not on norms, but on the final one",
     "cooldown": "10 % more tokens",
     "code": "code: a co-author's public fork of litgpt; checkpoints: on Hugging Face, by step",
-    "metric": "of a fixed held-out set of 100M tokens of Dolma 1.7",
     "modified": "no: as the authors released them",
+}
+# What their losses are the mean over, by the losses table's name of the set.
+AUTHORS_SETS = {
+    "dolma": "of a fixed held-out set of 100M tokens of Dolma 1.7",
+    **{
+        name: f"of documents of {title}, on which they were not trained; how many: {NOT_KNOWN}"
+        for name, title in {"fineweb": "FineWeb", "fineweb_edu": "FineWeb-Edu", "dclm": "DCLM"}.items()
+    },
 }
 # Points read off a figure of Hoffmann et al. (2022): most of what the checklist asks is not in the data.
 HOFFMANN = {
@@ -108,7 +115,7 @@ def _answers(suite: str, rows: pd.DataFrame, study: Study | None) -> dict[str, s
     # The config describes the authors' suite and recipe where it takes their losses.
     own, shared, recipe = suite == study.study, study.suite, study.recipe
     tokens_per_step = recipe.batch_size * shared.context_length
-    known = _own(study) if own else AUTHORS
+    known = _own(study) if own else {**AUTHORS, "metric": _authors_sets(rows)}
     patched = ", ".join(recipe.patched) if recipe.patched is not None else f"w/d > {recipe.patch_above_aspect_ratio:g}"
     return {
         **known,
@@ -133,6 +140,11 @@ def _answers(suite: str, rows: pd.DataFrame, study: Study | None) -> dict[str, s
         "flops": COUNTED_FLOPS,
         "metric": f"{COLUMNS['loss'].description}, {known['metric']}",
     }
+
+
+def _authors_sets(rows: pd.DataFrame) -> str:
+    sets = rows["validation_set"].unique() if "validation_set" in rows else ["dolma"]
+    return "; ".join(AUTHORS_SETS.get(name, NOT_KNOWN) for name in sorted(sets))
 
 
 def _own(study: Study) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from gemstones.errors import UserError
-from gemstones.losses.selections import matching
+from gemstones.losses.selections import check_one_set, matching
 
 ROLES = ("params", "tokens", "width", "depth", "loss", "run", "flops", "gpu_hours")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -58,6 +58,7 @@ def read_own(
     table.index += 1
     if query is not None:
         table = matching(table, query, str(path))
+    check_one_set(table, str(path))
     if table.empty:
         raise UserError(f"{path}: holds no rows")
     for role, column in columns.items():

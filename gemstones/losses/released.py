@@ -31,6 +31,15 @@ COOLDOWN_START = "wandb_dfs/wandb_df_for_fitting_cool_begin.jsonl"
 COOLDOWN_END = "wandb_dfs/wandb_df_for_fitting_cool_end.jsonl"
 HOFFMANN = "data/epoch_chinchilla_svg_extracted_data.csv"
 INDUSTRY = "data/our_val_loss_data.json"
+PREFLIGHT = "data/preflight_mup_olmo_variant.csv"
+# Losses of the main runs on other held-out sets: one file for all models or, where there is none, one for each.
+OTHER_SETS = {
+    "fineweb_edu": "benchmarks/fineweb_edu_losses_combined.jsonl",
+    "dclm": "benchmarks/fineweb_dclm_losses_combined.jsonl",
+    "fineweb": "other_validation_losses/fineweb_losses/Gemstone-{shape}.json",
+}
+# How files name the last checkpoint, of 350B tokens; all others are `step_<8 digits>`.
+LAST_CHECKPOINT, LAST_STEP = "main", 83_475
 # SHA-256 of every file that is used, as `sha256sum` writes and checks them.
 HASHES = Path(__file__).with_name("released.sha256")
 REGISTRY = {name: digest for digest, name in map(str.split, HASHES.read_text().splitlines())}
@@ -77,8 +86,10 @@ def released_losses(study: Study, folder: str | Path) -> pd.DataFrame:
     study : gives architecture, recipe (patched shapes) and devices per node.
     folder : where downloaded files are kept.
     """
+    main = _authors(study, fetch(MAIN, folder), "main")
     parts = [
-        _authors(study, fetch(MAIN, folder), "main"),
+        main,
+        *(_on_another_set(main, name, folder) for name in OTHER_SETS),
         _authors(study, fetch(LR_ABLATION, folder), "lr_ablation"),
         _authors(study, fetch(COOLDOWN_START, folder), "cooldown"),
         _authors(study, fetch(COOLDOWN_END, folder), "cooldown"),
@@ -99,6 +110,49 @@ def industry_models(folder: str | Path) -> pd.DataFrame:
     names = {"hf_name": "name", "non_emb_params": "params_no_embeddings", "vocab_size": "vocabulary_size"}
     frame = frame.rename(columns=names)
     return frame.assign(name=frame["name"].str.split("/").str[-1]).sort_values("name", ignore_index=True)
+
+
+def preflight_runs(folder: str | Path) -> pd.DataFrame:
+    """Short runs of four shapes at six learning rates, by which the authors chose the rule for the rate (their Figure 3).
+
+    Their steps and tokens are not known. Runs of another initialisation, which the authors leave out, are left out.
+
+    Returns
+    -------
+    DataFrame with shape, width, depth, lr (peak), loss (at the end, nats per token), by width, depth and lr.
+    """
+    path = fetch(PREFLIGHT, folder)
+    raw = pd.read_csv(path)
+    raw = raw[~raw["Name"].str.contains("inverse_sqrt_n_embd")]
+    found = raw["Name"].str.extract(r"-(?P<width>\d+)x(?P<depth>\d+)_.*_lr(?P<lr>[\de.+-]+)_")
+    found = found.astype({"width": int, "depth": int, "lr": float})
+    found.insert(0, "shape", found["width"].astype(str) + "x" + found["depth"].astype(str))
+    return found.assign(loss=raw["scaling/global_loss"]).sort_values(["width", "depth", "lr"], ignore_index=True)
+
+
+def step_of(checkpoint: str) -> int:
+    """Optimizer steps of a checkpoint by its name in the authors' files."""
+    return LAST_STEP if checkpoint == LAST_CHECKPOINT else int(checkpoint.removeprefix("step_"))
+
+
+def _on_another_set(main: pd.DataFrame, name: str, folder: str | Path) -> pd.DataFrame:
+    """Rows of the main runs with their losses on another held-out set."""
+    pattern = OTHER_SETS[name]
+    losses: dict[tuple[str, int], float] = {}
+    if "{shape}" in pattern:
+        for shape in main["run"].unique():
+            checkpoints = json.loads(fetch(pattern.format(shape=shape), folder).read_text())
+            losses |= {(shape, step_of(checkpoint)): loss for checkpoint, loss in checkpoints.items()}
+    else:
+        raw = pd.read_json(fetch(pattern, folder), lines=True, precise_float=True)
+        runs = raw["run_name"].str.removeprefix("Gemstone-")
+        losses |= dict(zip(zip(runs, raw["step"], strict=True), raw["final_loss"], strict=True))
+    checkpoints = zip(main["run"], main["step"], strict=True)
+    rows = main.assign(validation_set=name, loss=[losses.pop(checkpoint, np.nan) for checkpoint in checkpoints])
+    if losses:
+        run, step = min(losses)
+        raise UserError(f"{pattern}: run {run} at step {step} is no checkpoint of the main runs")
+    return rows[rows["loss"].notna()]
 
 
 def _authors(study: Study, path: Path, phase: str) -> pd.DataFrame:

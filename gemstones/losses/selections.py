@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gemstones.errors import UserError
-from gemstones.losses.columns import COLUMNS
+from gemstones.losses.columns import COLUMNS, KEY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,9 +26,35 @@ def select(table: pd.DataFrame, query: str, name: str) -> pd.DataFrame:
     Raises
     ------
     UserError
-        If the query cannot be evaluated or matches no row.
+        If the query cannot be evaluated, matches no row, or matches losses of one checkpoint on several validation sets.
     """
-    return matching(table, query, f"selections.{name}").reset_index(drop=True)
+    rows = matching(table, query, f"selections.{name}").reset_index(drop=True)
+    check_one_set(rows, f"selections.{name}")
+    return rows
+
+
+def check_one_set(rows: pd.DataFrame, key: str) -> None:
+    """Raise UserError, beginning with `key`, where rows have one run and step on several validation sets."""
+    checkpoint = [name for name in KEY if name != "validation_set" and name in rows]
+    if not {"run", "step", "validation_set"} <= {*rows}:
+        return
+    known = rows[rows["run"].notna()]
+    repeated = known[known.duplicated(checkpoint, keep=False)]
+    if len(repeated):
+        row = repeated.iloc[0]
+        sets = sorted(repeated["validation_set"].unique())
+        raise UserError(
+            f"{key}: run {row['run']} at step {row['step']} is there on several validation sets ({', '.join(sets)}); say "
+            f"which one, such as validation_set == '{sets[0]}'"
+        )
+
+
+def on_validation_set(query: str, validation_set: str) -> str:
+    """The query on one validation set; as it is where it names sets itself."""
+    names = {
+        node.id for node in ast.walk(ast.parse(" ".join(query.split()), mode="eval")) if isinstance(node, ast.Name)
+    }
+    return query if "validation_set" in names else f"validation_set == '{validation_set}' and ({query})"
 
 
 def exclude(table: pd.DataFrame, exclusions: Mapping[str, Exclusion]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -47,16 +47,7 @@ def check(table: pd.DataFrame, source: str) -> pd.DataFrame:
         Naming the source, the first row and the column at fault: a missing column, a wrong type, a loss that is not
         a finite positive number, or two rows of one run, step and validation set.
     """
-    missing = [name for name, column in SCHEMA.columns.items() if name not in table and not column.nullable]
-    if missing:
-        raise UserError(f"{source}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
-    table = table.reindex(columns=list(SCHEMA.columns)).reset_index(drop=True)
-    try:
-        table = SCHEMA.validate(table)
-    except pa.errors.SchemaError as error:
-        raise UserError(f"{source}: {_fault(error, table)}") from None
-    except pa.errors.SchemaErrors as error:  # a column that is not of its type is reported this way
-        raise UserError(f"{source}: {_fault(error.schema_errors[0], table)}") from None
+    table = conform(table, SCHEMA, source)
     known = table["run"].notna()
     # Rows that name no run are told apart by all that they say.
     duplicated = table.duplicated(KEY).where(known, table.duplicated())
@@ -73,19 +64,45 @@ def check(table: pd.DataFrame, source: str) -> pd.DataFrame:
     return table.sort_values([*KEY, "flops", "params"], ignore_index=True)
 
 
-def _fault(error: pa.errors.SchemaError, table: pd.DataFrame) -> str:
-    column = str(getattr(error.schema, "name", None) or "?")
-    wanted = f"wanted: {COLUMNS[column].description}" if column in COLUMNS else ""
+def conform(table: pd.DataFrame, schema: pa.DataFrameSchema, source: str) -> pd.DataFrame:
+    """A table with a schema's columns and types; missing nullable ones are added as null.
+
+    Parameters
+    ----------
+    schema : each of its columns has a description; the table has a run and a step.
+    source : how messages name the table, such as a file's path.
+
+    Raises
+    ------
+    UserError
+        Naming the source, the first row and the column at fault: a missing column, a wrong type, a value that cannot be.
+    """
+    missing = [name for name, column in schema.columns.items() if name not in table and not column.nullable]
+    if missing:
+        raise UserError(f"{source}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+    table = table.reindex(columns=list(schema.columns)).reset_index(drop=True)
+    try:
+        return schema.validate(table)
+    except pa.errors.SchemaError as error:
+        raise UserError(f"{source}: {_fault(error, table, schema)}") from None
+    except pa.errors.SchemaErrors as error:  # a column that is not of its type is reported this way
+        raise UserError(f"{source}: {_fault(error.schema_errors[0], table, schema)}") from None
+
+
+def _fault(error: pa.errors.SchemaError, table: pd.DataFrame, schema: pa.DataFrameSchema) -> str:
+    name = str(getattr(error.schema, "name", None) or "?")
+    column = schema.columns.get(name)
+    wanted = f"wanted: {column.description}" if column else ""
     cases = error.failure_cases
     if isinstance(cases, pd.DataFrame) and len(cases) and pd.notna(cases["index"].iloc[0]):
         index, value = int(cases["index"].iloc[0]), cases["failure_case"].iloc[0]
         run, step = table.loc[index, "run"], table.loc[index, "step"]
         where = f"row {index}" + (f" (run {run}, step {step})" if pd.notna(run) else "")
         if pd.isna(value):
-            return f"{where}: column '{column}' is missing or not a number; {wanted}"
-        reason = getattr(error.check, "error", None) or f"is no {COLUMNS[column].dtype}"
-        return f"{where}: column '{column}' is {value}, {reason}; {wanted}"
-    return f"column '{column}': {str(error).splitlines()[0]}; {wanted}"
+            return f"{where}: column '{name}' is missing or not a number; {wanted}"
+        reason = getattr(error.check, "error", None) or f"is no {getattr(column, 'dtype', 'value of its type')}"
+        return f"{where}: column '{name}' is {value}, {reason}; {wanted}"
+    return f"column '{name}': {str(error).splitlines()[0]}; {wanted}"
 
 
 def read(path: str | Path) -> pd.DataFrame:

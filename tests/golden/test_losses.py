@@ -1,5 +1,6 @@
 """On the authors' files, every selection of the one table is the authors' file, row for row."""
 
+import json
 import shutil
 
 import numpy as np
@@ -36,8 +37,40 @@ def losses(released_folder, released, tmp_path_factory):
     return source.released_losses(released, tmp_path_factory.mktemp("downloads"))
 
 
+OTHER_SETS = {
+    "all_fineweb": ("fineweb", 88),
+    "all_fineweb_edu": ("fineweb_edu", 770),
+    "all_dclm": ("dclm", 770),
+}
+
+
 def test_every_selection_is_checked(released):
-    assert set(released.selections) == set(FILES)
+    assert set(released.selections) == set(FILES) | set(OTHER_SETS)
+
+
+@pytest.mark.parametrize("selection", OTHER_SETS)
+def test_other_sets_have_the_losses_of_the_authors_file_of_each_model(selection, losses, released, released_folder):
+    name, count = OTHER_SETS[selection]
+    rows = select(losses, released.selections[selection], selection)
+    assert (len(rows), set(rows["validation_set"])) == (count, {name})
+    for run, ours in rows.groupby("run"):
+        theirs = json.loads(
+            (released_folder / f"other_validation_losses/{name}_losses/Gemstone-{run}.json").read_text()
+        )
+        theirs = {83_475 if key == "main" else int(key.removeprefix("step_")): loss for key, loss in theirs.items()}
+        assert dict(zip(ours["step"], ours["loss"], strict=True)) == pytest.approx(theirs, abs=1e-9)
+    # What else is known of a checkpoint is the same on all sets.
+    same = [column for column in losses if column not in ("validation_set", "loss")]
+    dolma = select(losses, released.selections["all"], "all").merge(rows[["run", "step"]])
+    pd.testing.assert_frame_equal(rows[same], dolma[same])
+
+
+def test_preflight_runs_are_four_shapes_at_six_rates(released_folder, tmp_path):
+    runs = source.preflight_runs(tmp_path)
+    assert set(runs["shape"]) == {"256x80", "768x3", "1536x50", "3072x12"}
+    assert all(list(rates) == [1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2] for _, rates in runs.groupby("shape")["lr"])
+    assert runs.loc[runs["loss"].idxmax(), ["shape", "lr"]].tolist() == ["3072x12", 5e-2]
+    assert runs.query("shape == '256x80' and lr == 5e-3")["loss"].item() == pytest.approx(3.62075, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -144,3 +144,13 @@ def test_a_wrong_simulation_is_one_line(path, value, message):
 def test_a_study_that_trains_needs_runs():
     with pytest.raises(UserError, match="runs: needed"):
         load({"study": "empty"})
+
+
+def test_selections_are_on_the_studys_validation_set_unless_they_name_one():
+    config = config_of("config")
+    config["losses"] = {"validation_set": "a"}
+    config["selections"] |= {"other": "validation_set == 'b' and step > 3"}
+    study = load(config)
+    assert study.selections["all"] == f"validation_set == 'a' and ({config_of('config')['selections']['all']})"
+    assert study.selections["other"] == config["selections"]["other"]
+    assert load(study.model_dump(mode="json")) == study

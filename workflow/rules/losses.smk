@@ -42,6 +42,7 @@ rule released_losses:
     output:
         losses="<results>/losses/released.parquet",
         industry="<results>/losses/industry.csv",
+        preflight="<results>/losses/preflight.csv",
     log:
         "<results>/logs/losses/released.log",
     conda:

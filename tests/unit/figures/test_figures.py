@@ -325,6 +325,7 @@ def test_spikes_are_ringed(tables: dict[str, Tables]) -> None:
             "suite": ["small", "small", "small", "other"],
             "run": ["64x3", "96x2", "96x2", "32x2"],
             "step": [90, 135, None, 90],
+            "validation_set": ["held_out", "held_out", None, "held_out"],
             "kind": ["spike", "spike", "throughput", "spike"],
         }
     )

@@ -7,7 +7,7 @@ import pytest
 from gemstones.errors import UserError
 from gemstones.losses import table
 from gemstones.losses.columns import COLUMNS
-from gemstones.losses.selections import exclude, select
+from gemstones.losses.selections import exclude, on_validation_set, select
 from gemstones.study import Exclusion
 
 
@@ -63,6 +63,21 @@ def test_selecting_nothing_is_an_error(rows):
     assert list(select(checked, "step % 20 == 0", "even")["step"]) == [20, 40]
     with pytest.raises(UserError, match=r"selections\.none: no row"):
         select(checked, "step > 99", "none")
+
+
+def test_a_selection_of_two_validation_sets_is_an_error_and_an_exclusion_is_of_all(rows):
+    checked = table.check(pd.concat([rows, rows.assign(validation_set="other")]), "t.csv")
+    with pytest.raises(
+        UserError, match=r"selections\.all: run 32x2 at step 10 is there on several .*\(other, validation\)"
+    ):
+        select(checked, "phase == 'main'", "all")
+    query = on_validation_set("step == 10 or step == 30", "other")
+    assert list(select(checked, query, "few")["validation_set"]) == ["other", "other"]
+    assert list(select(checked, query, "few")["step"]) == [10, 30]
+    named = "validation_set == 'validation' and step < 30"
+    assert on_validation_set(named, "other") == named
+    excluded = exclude(checked, {"x": Exclusion(query="step == 20", reason="y")})[1]
+    assert sorted(excluded["validation_set"]) == ["other", "validation"]
 
 
 def test_excluded_rows_are_taken_out_with_the_first_reason_that_names_them(rows, tmp_path):

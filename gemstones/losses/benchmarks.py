@@ -1,0 +1,92 @@
+"""Accuracies on benchmarks: one row per run, step, task and source, whoever evaluated the checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pandera.pandas as pa
+
+from gemstones.errors import UserError
+from gemstones.files import write_parquet
+from gemstones.losses.columns import Column
+from gemstones.losses.table import conform
+
+# Of a model that somebody else trained, steps, tokens and the shape may not be known.
+COLUMNS = {
+    "suite": Column("string", "who trained it: a study's name, gemstones (the authors)"),
+    "run": Column("string", "run name as in the losses table, such as 1024x28"),
+    "step": Column("Int64", "optimizer steps taken", nullable=True),
+    "tokens": Column("float64", "training tokens seen", nullable=True),
+    "flops": Column("float64", "training FLOPs", nullable=True),
+    "params": Column("float64", "all parameters", nullable=True),
+    "width": Column("Int64", "model width", nullable=True),
+    "depth": Column("Int64", "number of layers", nullable=True),
+    "task": Column("string", "benchmark, such as arc:easy"),
+    "accuracy": Column("float64", "share of questions answered rightly, by likelihood normalised by length"),
+    "standard_error": Column("float64", "of the accuracy, from the number of questions", nullable=True),
+    "random_chance": Column("float64", "accuracy of guessing", nullable=True),
+    "source": Column("string", "who evaluated it, and with what"),
+}
+KEY = ["suite", "run", "step", "task", "source"]
+# Accuracy of guessing, one over the number of answers to choose from.
+RANDOM_CHANCE = {
+    "arc:challenge": 1 / 4,
+    "arc:easy": 1 / 4,
+    "commonsense_qa": 1 / 5,
+    "hellaswag": 1 / 4,
+    "mmlu": 1 / 4,
+    "openbookqa": 1 / 4,
+    "piqa": 1 / 2,
+    "siqa": 1 / 3,
+    "winogrande": 1 / 2,
+}
+
+_positive = pa.Check(lambda column: column > 0, error="must be greater than 0")
+_share = pa.Check(lambda column: (column >= 0) & (column <= 1), error="must be from 0 to 1")
+_SHARES = ("accuracy", "standard_error", "random_chance")
+SCHEMA = pa.DataFrameSchema(
+    {
+        name: pa.Column(
+            column.dtype,
+            [] if column.dtype == "string" else [_share if name in _SHARES else _positive],
+            nullable=column.nullable,
+            description=column.description,
+        )
+        for name, column in COLUMNS.items()
+    },
+    strict=True,
+    ordered=True,
+    coerce=True,
+)
+
+
+def check(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Validate and sort a table of benchmarks.
+
+    Parameters
+    ----------
+    table : rows with any of `COLUMNS`; missing nullable ones are added as null.
+    source : how messages name the table, such as a file's path.
+
+    Raises
+    ------
+    UserError
+        Naming the source, the first row and the column at fault, or a row that repeats another's run, step and task.
+    """
+    table = conform(table, SCHEMA, source)
+    repeated = table.duplicated(KEY)
+    if repeated.any():
+        row = table[repeated].iloc[0]
+        raise UserError(
+            f"{source}: row {table.index[repeated][0]} repeats run {row['run']} at step {row['step']} on {row['task']}; "
+            "a source has one accuracy of each"
+        )
+    return table.sort_values(KEY, ignore_index=True)
+
+
+def write(table: pd.DataFrame, path: str | Path, specification: Mapping[str, Any] | None = None) -> None:
+    """Check a table of benchmarks and write it atomically as parquet, with what made it."""
+    write_parquet(check(table, str(path)), path, specification)
