@@ -43,23 +43,27 @@ def open_folder(folder: Path, device: torch.device, tokenizer: Path | None = Non
     """
     config = _read_config(folder)
     if fault := _unknown(config):
-        model = _of_transformers(folder, fault, device)
+        model, vocabulary_size, context_length = _of_transformers(folder, fault, device)
     else:
-        settings = litgpt_settings(config)
+        try:
+            settings = litgpt_settings(config)
+        except KeyError as error:
+            raise UserError(f"{folder}/config.json: has no {error.args[0]}") from None
         weights = litgpt_weights(_read_weights(folder), config, settings, folder)
         gemma = config["model_type"] == "gemma"
         try:
             model = build(lambda: architecture.build(settings, gemma), weights, device)
         except RuntimeError as error:  # which names the weights of another size, a line each
             raise UserError(f"{folder}: the weights are not of the sizes in config.json: {_last_line(error)}") from None
+        vocabulary_size, context_length = settings["vocab_size"], settings["block_size"]
     own = config.get("gemstones", {})
     beside = folder / "tokenizer.json"
     ends = config.get("eos_token_id")
     return Model(
         str(folder),
         model,
-        config["vocab_size"],
-        config.get("max_position_embeddings", DEFAULTS.get(config["model_type"], {}).get("max_position_embeddings")),
+        vocabulary_size,
+        context_length,
         tokenizer=beside if beside.is_file() else tokenizer,
         data_sha256=own.get("data_sha256"),
         separator=ends[0] if isinstance(ends, list) else ends,
@@ -115,7 +119,9 @@ def litgpt_weights(
         names |= {f"{ours}.{module}": f"{theirs}.{name}" for module, name in BLOCK.items()}
         joined[f"{ours}.attn.qkv"] = [f"{theirs}.self_attn.{part}_proj" for part in "qkv"]
     # Older files have the frequencies of rotations, which follow from the config; a tied matrix may be there twice.
-    ignored = {name for name in weights if name.endswith("rotary_emb.inv_freq")} | ({"lm_head.weight"} if tied else set())
+    ignored = {name for name in weights if name.endswith("rotary_emb.inv_freq")} | (
+        {"lm_head.weight"} if tied else set()
+    )
     due = {f"{name}.weight" for name in (*names.values(), *(name for parts in joined.values() for name in parts))}
     check_same(weights.keys() - ignored, due, where)
     found = {f"{ours}.weight": weights[f"{theirs}.weight"].float() for ours, theirs in names.items()}
@@ -128,9 +134,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text())
-        config["model_type"], config["vocab_size"], config["num_hidden_layers"]
+        config["model_type"]
     except FileNotFoundError:
-        raise UserError(f"{path}: not found; wanted: the folder of a model, or the manifest of a training job") from None
+        raise UserError(
+            f"{path}: not found; wanted: the folder of a model, or the manifest of a training job"
+        ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: not the configuration of a language model") from None
     return config
@@ -178,7 +186,8 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _of_transformers(folder: Path, fault: str, device: torch.device) -> Any:
+def _of_transformers(folder: Path, fault: str, device: torch.device) -> tuple[Any, int, int | None]:
+    """Logits, vocabulary and context, of which some models have no end."""
     if importlib.util.find_spec("transformers") is None:
         raise UserError(
             f"{folder}/config.json: {fault}; such a model needs the library transformers: install the extra hf in an environment "
@@ -191,7 +200,8 @@ def _of_transformers(folder: Path, fault: str, device: torch.device) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: transformers cannot load it: {_last_line(error)}") from None
     model.to(device).eval()
-    return lambda tokens: model(tokens, use_cache=False).logits
+    context_length = getattr(model.config, "max_position_embeddings", None)
+    return lambda tokens: model(tokens, use_cache=False).logits, model.config.vocab_size, context_length
 
 
 def _last_line(error: Exception) -> str:

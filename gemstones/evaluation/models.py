@@ -28,6 +28,7 @@ class Model:
     ----------
     name : as the user named it, a path.
     logits : (batch, context) token ids → (batch, context, vocabulary).
+    context_length : the longest; none where there is no end to it.
     mixed : whether it computes in bf16, as a run of precision bf16-mixed does in its own evaluations.
     tokenizer : its file, if it is known.
     data_sha256 : of the tokens that it was trained on, if it is one of ours.
@@ -38,7 +39,7 @@ class Model:
     name: str
     logits: Callable[[torch.Tensor], torch.Tensor]
     vocabulary_size: int
-    context_length: int
+    context_length: int | None
     mixed: bool = False
     tokenizer: Path | None = None
     data_sha256: str | None = None
@@ -86,10 +87,10 @@ def build(make: Callable[[], Any], weights: Mapping[str, torch.Tensor], device: 
 def check_same(names: Iterable[str], due: Iterable[str], where: Path) -> None:
     """Raise UserError where weights are missing, or would be left out."""
     found, wanted = set(names), set(due)
-    for what, some in (("lack", wanted - found), ("have, which the model has not,", found - wanted)):
+    for some, what in ((wanted - found, "missing"), (found - wanted, "there, but the model has no place for it")):
         if some:
-            more = f" and {len(some) - 1} others" if len(some) > 1 else ""
-            raise UserError(f"{where}: the weights {what} {min(some)}{more}")
+            more = f" (and {len(some) - 1} others)" if len(some) > 1 else ""
+            raise UserError(f"{where}: the weight {min(some)} is {what}{more}")
 
 
 def _tokenizer(manifest: Path, trained: Trained) -> Path | None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +17,13 @@ from gemstones.errors import UserError
 from gemstones.evaluation.models import Model
 from gemstones.training import corpus
 from gemstones.training.data import Split, Tokens, read_manifest
+from gemstones.training.evaluate import Windowed
 from gemstones.training.pieces import batched
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 COUNTED = 2**20  # tokens at a time
-
-
-class Sequence(Protocol):
-    def __len__(self) -> int: ...
-
-    def window(self, start: int, length: int) -> NDArray[np.int64]: ...
 
 
 class Encoded:
@@ -53,7 +48,7 @@ class Set:
     bytes : of UTF-8 that the predicted tokens stand for; none if the tokenizer does not tell. What separates documents has none.
     """
 
-    tokens: Sequence
+    tokens: Windowed
     predicted: int
     bytes: int | None
     split: str | None
@@ -112,7 +107,11 @@ def of_texts(data: str, model: Model, least_bytes: int | None) -> Set:
     tokenizer = read_tokenizer(model.tokenizer)
     separator = model.separator if isinstance(model.separator, int) else tokenizer.token_to_id(model.separator or "")
     if separator is None:
-        what = f"{model.tokenizer}: has no token {model.separator}" if model.separator else f"{model.name}: no eos_token_id"
+        what = (
+            f"{model.tokenizer}: has no token {model.separator}"
+            if model.separator
+            else f"{model.name}: no eos_token_id"
+        )
         raise UserError(f"{what}, which separates documents")
     tokens, size = array.array("I", [separator]), 0
     try:
@@ -120,7 +119,7 @@ def of_texts(data: str, model: Model, least_bytes: int | None) -> Set:
             texts = [text for _, text in documents]
             for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=model.own_special_tokens):
                 tokens.extend(encoding.ids)
-                if tokens[-1] != separator:
+                if not (model.own_special_tokens and tokens[-1] == separator):
                     tokens.append(separator)
             size += sum(len(text.encode()) for text in texts)
     except UserError as error:
@@ -165,7 +164,7 @@ def token_bytes(tokenizer: Tokenizer) -> NDArray[np.int64] | None:
     return lengths
 
 
-def _bytes(sequence: Sequence, predicted: int, lengths: NDArray[np.int64]) -> int:
+def _bytes(sequence: Windowed, predicted: int, lengths: NDArray[np.int64]) -> int:
     parts = ((start, min(COUNTED, predicted - start)) for start in range(0, predicted, COUNTED))
     return sum(int(lengths[sequence.window(1 + start, length)].sum()) for start, length in parts)
 

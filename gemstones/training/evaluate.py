@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from gemstones.suite.runs import Run
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
     from gemstones.training.parallel import Parallel
 
 
-def windows(tokens: Tokens, numbers: Iterable[int], context_length: int) -> torch.Tensor:
+class Windowed(Protocol):
+    """Tokens of which windows can be taken."""
+
+    def window(self, start: int, length: int) -> NDArray[np.int64]: ...
+
+
+def windows(tokens: Windowed, numbers: Iterable[int], context_length: int) -> torch.Tensor:
     """(numbers, context_length + 1) token ids of some windows, whose inputs adjoin."""
     rows = [tokens.window(number * context_length, context_length + 1) for number in numbers]
     return torch.from_numpy(np.stack(rows))

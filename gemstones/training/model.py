@@ -37,29 +37,29 @@ def build(settings: Mapping[str, Any], norm_offset: bool) -> GPT:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return dict(
+    return {
         # litgpt looks for "Gemma" in the name and would then change the norms.
-        name=f"gemstone-{run.shape}",
-        block_size=run.context_length,
-        n_layer=run.depth,
-        n_embd=run.width,
-        n_head=heads(run.width, run.head_size),
-        n_query_groups=query_groups(run.width, run.head_size),
-        head_size=run.head_size,
-        vocab_size=run.vocabulary_size,
-        padded_vocab_size=run.vocabulary_size,
-        norm_class_name="RMSNorm",
-        norm_eps=NORM_EPSILON,
-        mlp_class_name="GemmaMLP",
-        gelu_approximate="tanh",
-        intermediate_size=MLP_RATIO * run.width,
-        bias=False,
-        lm_head_bias=False,
-        parallel_residual=False,
-        rotary_percentage=1.0,
-        rope_base=ROPE_BASE,
-        scale_embeddings=run.scale_embeddings,
-    )
+        "name": f"gemstone-{run.shape}",
+        "block_size": run.context_length,
+        "n_layer": run.depth,
+        "n_embd": run.width,
+        "n_head": heads(run.width, run.head_size),
+        "n_query_groups": query_groups(run.width, run.head_size),
+        "head_size": run.head_size,
+        "vocab_size": run.vocabulary_size,
+        "padded_vocab_size": run.vocabulary_size,
+        "norm_class_name": "RMSNorm",
+        "norm_eps": NORM_EPSILON,
+        "mlp_class_name": "GemmaMLP",
+        "gelu_approximate": "tanh",
+        "intermediate_size": MLP_RATIO * run.width,
+        "bias": False,
+        "lm_head_bias": False,
+        "parallel_residual": False,
+        "rotary_percentage": 1.0,
+        "rope_base": ROPE_BASE,
+        "scale_embeddings": run.scale_embeddings,
+    }
 
 
 @contextmanager
