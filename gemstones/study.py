@@ -590,7 +590,8 @@ class Study(Config):
             if figure.selection:
                 known(f"figures.{name}.selection", figure.selection, "selection", selections)
             own = figure.kind in ("cooldown", "lr_ablation") and self.losses.sources == ("trained",)
-            if (own or figure.kind == "lr_transfer") and not getattr(self.runs, figure.kind, None):
+            own |= figure.kind == "lr_transfer" and "released" not in self.losses.sources
+            if own and not getattr(self.runs, figure.kind, None):
                 faults.append(f"figures.{name}.kind: the figure needs the section 'runs.{figure.kind}'")
             if kind.section == "released" and "released" not in self.losses.sources:
                 faults.append(f"figures.{name}.kind: the figure needs 'released' among losses.sources")
@@ -605,6 +606,7 @@ class Study(Config):
             for name, scenario in self.simulation.scenarios.items():
                 known(f"simulation.scenarios.{name}.law", scenario.law, "law", list(self.simulation.laws))
         reserved_names = {"overspend", "overtraining", "published", "without_anomalies", "comparison", "coverage"}
+        reserved_names |= {"downstream", "downstream_points", "downstream_resamples"}
         for reserved in sorted(reserved_names & set(self.fits)):
             faults.append(f"fits.{reserved}: this name is taken by a table of the same folder; choose another")
         if self.data.validation_tokens < self.suite.context_length:

@@ -14,7 +14,7 @@ class Kind(NamedTuple):
     ----------
     category : of the report: the stage whose tables it shows.
     fits : which fits it draws, of which it needs at least one; `prescribed` are those of `prescriptions.fits`.
-    tables : further tables that it reads, `<stage>/<name>.<csv or parquet>`; industry models only where a study has them.
+    tables : further tables that it reads, `<stage>/<name>.<csv or parquet>`; those of `RELEASED` only where a study has them.
     section : of the config, without which there is nothing to draw; `released` stands for losses.sources.
     resamples, prescriptions : whether it reads those of its fits.
     """
@@ -28,17 +28,23 @@ class Kind(NamedTuple):
 
 
 SUITE, LOSSES, LAWS, PRESCRIPTIONS = "1 Suite", "2 Losses", "3 Laws", "4 Prescriptions"
-INDUSTRY = "losses/industry.csv"
+INDUSTRY, PREFLIGHT = "losses/industry.csv", "losses/preflight.csv"
+RELEASED = (INDUSTRY, PREFLIGHT)  # of the authors' files
+DOWNSTREAM = ("laws/downstream.csv", "laws/downstream_points.parquet", "laws/downstream_resamples.parquet")
 KINDS = {
     "shapes": Kind(SUITE, tables=(INDUSTRY,)),
     "loss_curves": Kind(LOSSES),
     "lr_ablation": Kind(LOSSES),
-    "lr_transfer": Kind(LOSSES),
+    "validation_sets": Kind(LOSSES, section="released"),
+    "benchmarks": Kind(LOSSES, tables=("losses/benchmarks.parquet",), section="released"),
+    "lr_transfer": Kind(LOSSES, tables=(PREFLIGHT,)),
     "cooldown": Kind(LOSSES),
     "approach_1": Kind(LAWS, fits="hull"),
     "rainbow": Kind(LAWS, fits="any", prescriptions=True),
     "residuals": Kind(LAWS, fits="huber", tables=("losses/anomalies.csv",)),
     "held_out": Kind(LAWS, tables=("laws/comparison.csv",), section="comparisons"),
+    "error_law": Kind(LAWS, tables=DOWNSTREAM, section="released"),
+    "accuracy_law": Kind(LAWS, tables=DOWNSTREAM, section="released"),
     "coverage": Kind(LAWS, tables=("laws/coverage.csv",), section="simulation"),
     "approach_3": Kind(PRESCRIPTIONS, fits="prescribed", tables=(INDUSTRY,), prescriptions=True),
     "overspend": Kind(PRESCRIPTIONS, tables=("prescriptions/overspend.parquet",), section="overspend"),

@@ -1,4 +1,8 @@
-"""Accuracies on benchmarks: one row per run, step, task and source, whoever evaluated the checkpoints."""
+"""Accuracies on benchmarks: one row per run, step, task and source, whoever evaluated the checkpoints.
+
+The authors' were measured with LightEval on up to 1,000 questions of each task (of MMLU: of each of its subjects), without
+examples, by the likelihood of each answer divided by its length (`acc_norm`).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ import pandera.pandas as pa
 from gemstones.errors import UserError
 from gemstones.files import write_parquet
 from gemstones.losses.columns import Column
+from gemstones.losses.released import fetch, step_of
 from gemstones.losses.table import conform
 
 # Of a model that somebody else trained, steps, tokens and the shape may not be known.
@@ -43,6 +48,9 @@ RANDOM_CHANCE = {
     "siqa": 1 / 3,
     "winogrande": 1 / 2,
 }
+
+RELEASED, RELEASED_ERRORS = "benchmarks/light_eval_df.parquet", "benchmarks/light_eval_df_err.parquet"
+AUTHORS = "the Gemstones authors, LightEval"
 
 _positive = pa.Check(lambda column: column > 0, error="must be greater than 0")
 _share = pa.Check(lambda column: (column >= 0) & (column <= 1), error="must be from 0 to 1")
@@ -85,6 +93,50 @@ def check(table: pd.DataFrame, source: str) -> pd.DataFrame:
             "a source has one accuracy of each"
         )
     return table.sort_values(KEY, ignore_index=True)
+
+
+def released_benchmarks(losses: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+    """The accuracies that the authors released: nine tasks at 35 checkpoints of each main run.
+
+    Parameters
+    ----------
+    losses : the authors' rows of the losses table, which tell tokens, FLOPs and shape of each checkpoint.
+    folder : where downloaded files are kept.
+
+    Raises
+    ------
+    UserError
+        If a checkpoint has no row in `losses`.
+    """
+    names = {RELEASED: "accuracy", RELEASED_ERRORS: "standard_error"}
+    wide = [pd.read_parquet(fetch(file, folder)).stack().rename(name) for file, name in names.items()]
+    rows = pd.concat(wide, axis=1).rename_axis(["checkpoint", "task"]).reset_index()
+    # Such as Gemstone-1024x28-step_00002385.
+    rows[["run", "step"]] = rows["checkpoint"].str.extract(r"^Gemstone-(\d+x\d+)-(.+)$")
+    rows = rows.assign(step=rows["step"].map(step_of), random_chance=rows["task"].map(RANDOM_CHANCE), source=AUTHORS)
+    known = losses.loc[
+        losses["phase"] == "main", ["suite", "run", "step", "tokens", "flops", "params", "width", "depth"]
+    ]
+    joined = rows.merge(known.drop_duplicates(["suite", "run", "step"]), on=["run", "step"], how="left")
+    if joined["tokens"].isna().any():
+        missing = joined[joined["tokens"].isna()].iloc[0]
+        raise UserError(f"{RELEASED}: {missing['checkpoint']} is no checkpoint of the authors' main runs")
+    return check(joined, RELEASED)
+
+
+def final_accuracies(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per suite, run and source: accuracies in percent of its last checkpoint, a column a task, and their mean.
+
+    The last row says what guessing gives.
+    """
+    last = table[table["step"] == table.groupby(["suite", "run", "source"])["step"].transform("max")]
+    index = ["suite", "run", "params", "tokens", "source"]
+    wide = 100 * last.pivot(index=index, columns="task", values="accuracy")
+    wide.insert(0, "mean", wide.mean(axis=1))
+    guessing = 100 * table.groupby("task")["random_chance"].first()
+    guessing = guessing.to_frame().T.assign(mean=guessing.mean(), run="guessing")
+    wide = wide.rename_axis(columns=None).reset_index().sort_values(["mean", "run"], ascending=False)
+    return pd.concat([wide, guessing], ignore_index=True).drop(columns="suite" if wide["suite"].nunique() == 1 else [])
 
 
 def write(table: pd.DataFrame, path: str | Path, specification: Mapping[str, Any] | None = None) -> None:

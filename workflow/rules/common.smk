@@ -10,7 +10,7 @@ from gemstones.cluster.purge import archive_folder, purge_warnings
 from gemstones.cluster.submission import check_submission
 from gemstones.cluster.throughput import speed
 from gemstones.errors import UserError
-from gemstones.figures.kinds import INDUSTRY, KINDS
+from gemstones.figures.kinds import KINDS, RELEASED
 from gemstones.study import load
 from gemstones.suite.runs import segments
 
@@ -129,14 +129,17 @@ def ledger_files(wildcards):
 
 
 def losses_files(wildcards):
-    """The losses table and its anomalies; a simulation has none."""
-    return expand("<results>/losses/{table}", table=["losses.parquet", "anomalies.csv"] if study.losses.sources else [])
+    """The losses table and its anomalies, and the authors' benchmarks; a simulation has none."""
+    tables = ["losses.parquet", "anomalies.csv"] * bool(study.losses.sources)
+    tables += ["benchmarks.parquet"] * ("released" in study.losses.sources)
+    return expand("<results>/losses/{table}", table=tables)
 
 
 def law_files(wildcards):
     """Every fit, and the tables that set them side by side; of a simulation, the coverage of intervals."""
     tables = ["without_anomalies"] * bool(study.losses.sources) + ["coverage"] * bool(study.simulation)
-    tables += ["comparison"] * bool(study.comparisons) + ["published"] * ("released" in study.losses.sources)
+    tables += ["comparison"] * bool(study.comparisons)
+    tables += ["published", "downstream"] * ("released" in study.losses.sources)
     return expand("<results>/laws/{fit}.json", fit=study.fits) + expand("<results>/laws/{table}.csv", table=tables)
 
 
@@ -200,7 +203,7 @@ def figure_inputs(wildcards):
     figure = study.figures[wildcards.figure]
     kind = KINDS[figure.kind]
     prescribed = [fit for fit in figure.fits if kind.prescriptions and fit in study.prescriptions.fits]
-    others = [table for table in kind.tables if table != INDUSTRY or "released" in study.losses.sources]
+    others = [table for table in kind.tables if table not in RELEASED or "released" in study.losses.sources]
     return {
         "losses": "<results>/losses/losses.parquet" if study.losses.sources else [],
         "laws": expand("<results>/laws/{fit}.json", fit=figure.fits),

@@ -2,7 +2,8 @@
 
 losses/losses.parquet → laws/<fit>.json, its card, laws/<fit>.html, and laws/<fit>.parquet, the same law fitted to resamples;
 losses/losses.parquet → laws/comparison.{csv,html};
-with losses/anomalies.csv → laws/without_anomalies.{csv,html}; with the authors' published fits → laws/published.{csv,html}
+with losses/anomalies.csv → laws/without_anomalies.{csv,html}; with losses/benchmarks.parquet →
+laws/downstream.{json,csv,html}, laws/downstream_{points,resamples}.parquet; with the authors' published fits → laws/published.{csv,html}
 """
 
 
@@ -137,3 +138,33 @@ rule comparison:
         downloads=DOWNLOADS,
     script:
         "../../scripts/comparison.py"
+
+
+rule downstream:
+    """Laws from the validation loss to error and accuracy on benchmarks, with intervals and held-out errors."""
+    input:
+        losses="<results>/losses/losses.parquet",
+        benchmarks="<results>/losses/benchmarks.parquet",
+        code=modules("laws/downstream", "laws/rows", "laws/uncertainty", "losses/columns", "losses/table", "report"),
+    output:
+        json="<results>/laws/downstream.json",
+        csv="<results>/laws/downstream.csv",
+        points="<results>/laws/downstream_points.parquet",
+        resamples="<results>/laws/downstream_resamples.parquet",
+        html=report(
+            "<results>/laws/downstream.html",
+            caption="../report/downstream.rst",
+            category="3 Laws",
+            labels={"figure": "downstream", "shown as": "table"},
+        ),
+    log:
+        "<results>/logs/laws/downstream.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        validation_set=config["losses"]["validation_set"],
+        bootstrap=config["bootstrap"],
+        holdout=config["holdout"],
+        seed=config["seed"],
+    script:
+        "../../scripts/downstream.py"

@@ -1,7 +1,8 @@
 """Losses: one table, whoever trained the models.
 
 training/<run>/ → losses/trained.parquet, losses/steps.parquet; the authors' files → losses/released.parquet;
-both → losses/losses.parquet, losses/excluded.csv → losses/anomalies.{csv,html}
+both → losses/losses.parquet, losses/excluded.csv → losses/anomalies.{csv,html};
+the authors' files → losses/industry.csv, losses/preflight.csv, losses/benchmarks.{parquet,html}
 """
 
 
@@ -92,3 +93,26 @@ rule anomalies:
         "../../envs/analysis.yaml"
     script:
         "../../scripts/anomalies.py"
+
+
+rule benchmarks:
+    """Accuracies on benchmarks that the authors released, at checkpoints of their runs."""
+    input:
+        losses="<results>/losses/released.parquet",
+        code=[*modules(*(f"losses/{name}" for name in ("benchmarks", "columns", "released", "table"))), RELEASED_HASHES],
+    output:
+        benchmarks="<results>/losses/benchmarks.parquet",
+        html=report(
+            "<results>/losses/benchmarks.html",
+            caption="../report/final_accuracies.rst",
+            category="2 Losses",
+            labels={"figure": "final_accuracies", "shown as": "table"},
+        ),
+    log:
+        "<results>/logs/losses/benchmarks.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        downloads=DOWNLOADS,
+    script:
+        "../../scripts/benchmarks.py"
