@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from gemstones.errors import UserError
-from gemstones.evaluation.models import Model, open_model
+from gemstones.evaluation.models import Model, best_device, open_model
 from gemstones.evaluation.sets import Set, is_shards, of_shards, of_texts
 from gemstones.training.data import Split
 from gemstones.training.evaluate import token_losses, windows
@@ -81,32 +81,48 @@ def evaluate(
     UserError
         If a model or data are missing or damaged, or do not go together.
     """
-    for option, given, fits in (("--tokens", settings.tokens, True), ("--bytes", settings.bytes, False)):
-        if given is not None and (others := [one for one in data if is_shards(one) != fits]):
-            wanted = "shards; of texts, it is --bytes" if fits else "texts; of shards, it is --tokens"
-            raise UserError(f"{option} says how much is taken of {wanted}, and '{others[0]}' is none")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoded: dict[Any, Set] = {}  # texts, for models with the same tokenizer
+    for option, given, shards in (("--tokens", settings.tokens, True), ("--bytes", settings.bytes, False)):
+        if given is not None and all(is_shards(one) != shards for one in data):
+            wanted = "shards; of texts, it is --bytes" if shards else "texts; of shards, it is --tokens"
+            raise UserError(f"{option} says how much is taken of {wanted}")
+    device = best_device()
+    encoded: dict[Any, Set] = {}
     for path in models:
         model = open_model(path, device, settings.tokenizer)
-        length = _context_length(model, settings.context_length)
         for one in data:
-            if is_shards(one):
-                found = of_shards(Path(one), model, settings.split, settings.tokens, length)
-            else:
-                key = (one, model.tokenizer, model.separator, model.own_special_tokens, model.vocabulary_size)
-                if key not in encoded:
-                    encoded[key] = of_texts(one, model, settings.bytes)
-                found = encoded[key]
-            batches = partial(watch, what=f"{path} on {one}")
-            nats = total_loss(model, found, length, device, settings.batch_size, batches)
-            bits = nats / math.log(2) / found.bytes if found.bytes else None
-            yield Evaluation(
-                str(path), one, found.split, found.predicted, found.bytes, nats / found.predicted, bits, length,
-                found.tokenizer_sha256,
-            )  # fmt: skip
+            yield evaluate_model(model, one, settings, device, encoded, partial(watch, what=f"{path} on {one}"))
         del model
         gc.collect()  # before the next one is loaded
+
+
+def evaluate_model(
+    model: Model,
+    data: str,
+    settings: Settings,
+    device: torch.device,
+    encoded: dict[Any, Set],
+    watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda batches, number: batches,
+) -> Evaluation:
+    """A model on some data, as :func:`evaluate` does it.
+
+    Parameters
+    ----------
+    encoded : texts in the tokens of earlier models, to be used again and added to.
+    """
+    length = _context_length(model, settings.context_length)
+    if is_shards(data):
+        found = of_shards(Path(data), model, settings.split, settings.tokens, length)
+    else:
+        key = (data, settings.bytes, model.tokenizer, model.separator, model.own_special_tokens, model.vocabulary_size)
+        if key not in encoded:
+            encoded[key] = of_texts(data, model, settings.bytes)
+        found = encoded[key]
+    nats = total_loss(model, found, length, device, settings.batch_size, watch)
+    bits = nats / math.log(2) / found.bytes if found.bytes else None
+    return Evaluation(
+        model.name, data, found.split, found.predicted, found.bytes, nats / found.predicted, bits, length,
+        found.tokenizer_sha256,
+    )  # fmt: skip
 
 
 def total_loss(

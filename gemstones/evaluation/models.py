@@ -62,17 +62,25 @@ def open_model(path: Path, device: torch.device, tokenizer: Path | None = None) 
     trained = read_trained(path)
     if trained.step != trained.content["step"]:
         log.warning("%s: the run was at step %d already; that is evaluated", path, trained.step)
+    return open_checkpoint(trained, path, device, tokenizer)
+
+
+def open_checkpoint(trained: Trained, manifest: Path, device: torch.device, tokenizer: Path | None = None) -> Model:
+    """The model of a checkpoint that a manifest names."""
     run = trained.run
-    model = build(lambda: architecture.build_model(run), read_state(trained)["model"], device)
     return Model(
-        str(path),
-        model,
+        str(manifest),
+        build(lambda: architecture.build_model(run), read_state(trained)["model"], device),
         run.vocabulary_size,
         run.context_length,
         run.precision == "bf16-mixed",
-        tokenizer or _tokenizer(path, trained),
+        tokenizer or _tokenizer(manifest, trained),
         trained.content["data_sha256"],
     )
+
+
+def best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def build(make: Callable[[], Any], weights: Mapping[str, torch.Tensor], device: torch.device) -> Any:
