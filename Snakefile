@@ -61,6 +61,7 @@ localrules:
 include: "workflow/rules/suite.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/storage.smk"
+include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/losses.smk"
 include: "workflow/rules/laws.smk"
 include: "workflow/rules/simulation.smk"

@@ -221,6 +221,56 @@ def export(
 
 
 @app.command()
+def evaluate(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...", help="Manifests training/<run>/steps/<step>.json, or folders of Hugging Face."
+        ),
+    ],
+    *,
+    data: Annotated[
+        list[str],
+        typer.Option(help="Manifest of token shards, or texts: a glob of .txt, .json or .jsonl. Repeat for others."),
+    ],
+    split: Annotated[Literal["validation", "train"], typer.Option(help="Of shards.")] = "validation",
+    tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="How much of shards: by default as much as evaluations in training take."),
+    ] = None,
+    least_bytes: Annotated[
+        int | None,
+        typer.Option("--bytes", min=1, help="How much of texts, to the end of a document: by default all."),
+    ] = None,
+    context_length: Annotated[
+        int | None, typer.Option(min=1, metavar="TOKENS", help="Of the windows; by default each model's own.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="WINDOWS", help="How many at a time; by default 4,096 tokens.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="tokenizer.json of models that have none beside them.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the rows to it: .parquet, .csv or .json.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the rows to standard output as JSON.")] = False,
+) -> None:
+    """Measure the loss of models on any text, in nats per token and in bits per byte, which compare across tokenizers.
+
+    \b
+    Example:
+      gemstones evaluate results/mini/training/64x4/steps/300.json results/mini/export/Gemstone-64x4/step_00000300 \\
+        --data results/mini/training/data/manifest.json --data "texts/*.jsonl"
+    """
+    from gemstones.evaluation.losses import Settings
+    from gemstones.evaluation.terminal import show
+
+    settings = Settings(split, tokens, least_bytes, context_length, batch_size, tokenizer)
+    show(models, data, settings, output=output, as_json=as_json)
+
+
+@app.command()
 def restore(
     archives: Annotated[
         list[Path], typer.Argument(metavar="ARCHIVE...", help="Of runs: <storage.archive>/<study>/<run>.json.")

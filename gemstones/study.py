@@ -386,8 +386,28 @@ class Exclusion(Config):
     reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
+class Evaluation(Config):
+    """Of a study's own checkpoints, those of its runs' ends and anchors on further corpora, and the last ones on benchmarks."""
+
+    sets: dict[RowName, str] = Field(
+        default={},
+        description="further validation sets, each a corpus as in data.corpus; for losses.sources: evaluated",
+    )
+    bytes: Count | None = Field(default=None, description="how much of each set, to the end of a document; all if null")
+    tasks: tuple[str, ...] = Field(default=(), description="benchmarks by their names in lm-eval")
+    task_folder: str | None = Field(default=None, description="folder of tasks of your own, as lm-eval's YAML files")
+    lm_eval: str = Field(default=".venv-eval/bin/lm_eval", description="the command; `make eval` installs it there")
+
+    @field_validator("sets")
+    @classmethod
+    def _not_training(cls, sets: dict[str, str]) -> dict[str, str]:
+        if "validation" in sets:
+            raise ValueError("the name 'validation' is that of the set of evaluations in training; choose another")
+        return sets
+
+
 class Losses(Config):
-    sources: tuple[Literal["trained", "released"], ...] = ("trained",)
+    sources: tuple[Literal["trained", "evaluated", "released"], ...] = ("trained",)
     continuity_sigmas: Positive = Field(
         default=5.0, description="standard errors by which a run's training loss may jump where it was resumed"
     )
@@ -396,6 +416,10 @@ class Losses(Config):
         description="held-out set of selections whose query names none; needed where runs have losses on several sets",
     )
     exclusions: dict[RowName, Exclusion] = {}
+
+    @property
+    def only_own(self) -> bool:
+        return bool(self.sources) and "released" not in self.sources
 
 
 class Approach1(Config):
@@ -560,6 +584,7 @@ class Study(Config):
     data: Data = Data()
     training: Training = Training()
     storage: Storage = Storage()
+    evaluation: Evaluation = Evaluation()
     losses: Losses = Losses()
     selections: dict[RowName, str] = Field(default={}, description="pandas queries over the losses table")
     fits: dict[RowName, Fit] = {}
@@ -599,7 +624,7 @@ class Study(Config):
         if self.overspend:
             known("overspend.selection", self.overspend.selection, "selection", selections)
             main = self.runs.main if self.runs else None
-            if self.losses.sources == ("trained",) and main and self.overspend.step > main.steps:
+            if self.losses.only_own and main and self.overspend.step > main.steps:
                 faults.append(f"overspend.step: {self.overspend.step} lies beyond the main run's {main.steps} steps")
         if self.prescriptions.reference:
             for key in ("head_size", "vocabulary_size", "context_length"):
@@ -637,7 +662,7 @@ class Study(Config):
                 faults.append(f"figures.{name}.kind: the figure needs bootstrap.resamples > 0")
             if figure.published and "released" not in self.losses.sources:
                 faults.append(f"figures.{name}.published: needs 'released' among losses.sources")
-            own = figure.kind in ("cooldown", "lr_ablation") and self.losses.sources == ("trained",)
+            own = figure.kind in ("cooldown", "lr_ablation") and self.losses.only_own
             own |= figure.kind == "lr_transfer" and "released" not in self.losses.sources
             if own and not getattr(self.runs, figure.kind, None):
                 faults.append(f"figures.{name}.kind: the figure needs the section 'runs.{figure.kind}'")
@@ -664,6 +689,15 @@ class Study(Config):
             )
         if "trained" in self.losses.sources and self.runs is None:
             faults.append("runs: needed, since losses.sources names 'trained'")
+        if (self.evaluation.sets or self.evaluation.tasks) and self.runs is None:
+            faults.append("evaluation: the section 'runs' is needed, for checkpoints to evaluate")
+        if "evaluated" in self.losses.sources:
+            if not self.evaluation.sets:
+                faults.append("evaluation.sets: needed, since losses.sources names 'evaluated'")
+            if self.losses.validation_set is None:
+                faults.append(
+                    "losses.validation_set: needed, since losses.sources names 'evaluated'; that of training is 'validation'"
+                )
         if faults:
             raise ValueError("\n".join(faults))
         return self

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from gemstones.suite.runs import Run
@@ -16,13 +17,34 @@ if TYPE_CHECKING:
     from gemstones.training.parallel import Parallel
 
 
-def windows(tokens: Tokens, numbers: Iterable[int], context_length: int) -> torch.Tensor:
+class Windowed(Protocol):
+    """Tokens of which windows can be taken."""
+
+    def window(self, start: int, length: int) -> NDArray[np.int64]: ...
+
+
+def windows(tokens: Windowed, numbers: Iterable[int], context_length: int) -> torch.Tensor:
     """(numbers, context_length + 1) token ids of some windows, whose inputs adjoin."""
     rows = [tokens.window(number * context_length, context_length + 1) for number in numbers]
     return torch.from_numpy(np.stack(rows))
 
 
 @torch.no_grad()
+def token_losses(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    rows: torch.Tensor,
+    autocast: torch.autocast,
+    micro_batch_size: int | None = None,
+) -> torch.Tensor:
+    """(rows · context,) cross-entropies in nats of all but the first token of (rows, context + 1) token ids."""
+    losses = []
+    for some in torch.split(rows, micro_batch_size or len(rows)):
+        with autocast:
+            logits = model(some[:, :-1])  # (rows, context, vocabulary)
+        losses.append(functional.cross_entropy(logits.flatten(0, 1).float(), some[:, 1:].flatten(), reduction="none"))
+    return torch.cat(losses)
+
+
 def validation_loss(
     parallel: Parallel, tokens: Tokens, run: Run, autocast: torch.autocast, micro_batch_size: int | None = None
 ) -> float:
@@ -42,14 +64,8 @@ def validation_loss(
         # All processes take as many steps, since most strategies exchange weights in each.
         mine += [first] * (-(-len(batch) // parallel.parts) - len(mine))  # not counted
         rows = windows(tokens, mine, run.context_length).to(parallel.device)
-        losses = []
-        for some in torch.split(rows, micro_batch_size or len(rows)):
-            with autocast:
-                logits = parallel.model(some[:, :-1])
-            losses.append(
-                functional.cross_entropy(logits.flatten(0, 1).float(), some[:, 1:].flatten(), reduction="none")
-            )
-        sums[0] += torch.cat(losses)[:counted].sum(dtype=torch.float64)
+        losses = token_losses(parallel.model, rows, autocast, micro_batch_size)
+        sums[0] += losses[:counted].sum(dtype=torch.float64)
         sums[1] += counted
     total, number = parallel.total(sums).tolist()
     return float(total / number)

@@ -95,7 +95,7 @@ def export(manifest: Path, output: Path, data: Path | None = None) -> Path:
     if trained.step != trained.content["step"]:
         log.warning("%s: %s was at step %d already; that is exported", manifest, trained.content["run"], trained.step)
     tokens = _tokens(data, trained) if data else None
-    state = _state(trained)
+    state = read_state(trained)
     weights = llama_weights(state["model"], trained.run)
 
     from safetensors.torch import save_file
@@ -199,8 +199,14 @@ def _made_by(trained: Trained) -> dict[str, Any]:
     }
 
 
-def _state(trained: Trained) -> dict[str, Any]:
-    """The checkpoint, whose tensors are read as they are needed: the optimizer's moments stay in the file."""
+def read_state(trained: Trained) -> dict[str, Any]:
+    """The checkpoint, whose tensors are read as they are needed: the optimizer's moments stay in the file.
+
+    Raises
+    ------
+    UserError
+        If it is not there, or not what was written.
+    """
     import torch
 
     path, again = trained.checkpoint, f"train {trained.run.name} to step {trained.step} again"

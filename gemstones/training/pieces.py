@@ -100,7 +100,7 @@ class Tokenise:
         """Place and token ids of each document, with the separator at its end."""
         model = _loaded(self.tokenizer, self.tokenizer_sha256)
         separator = model.encode(SEPARATOR, add_special_tokens=False).ids
-        for batch in _batched(piece.documents()):
+        for batch in batched(piece.documents()):
             encodings = model.encode_batch_fast([text for _, text in batch], add_special_tokens=False)
             for (name, _), encoding in zip(batch, encodings, strict=True):
                 yield position(name), np.array([*encoding.ids, *separator], self.dtype)
@@ -113,7 +113,7 @@ def _loaded(path: Path, sha256: str) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
-def _batched(documents: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+def batched(documents: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
     batch: list[tuple[str, str]] = []
     characters = 0
     for document in documents:

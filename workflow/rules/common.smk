@@ -21,6 +21,7 @@ try:
     study = load(config, ", ".join(map(str, workflow.configfiles)) or "config")
     # Every planned training job by (run, last step); the DAG's training part is drawn from it.
     JOBS = {(segment.run.name, segment.stop): segment for segment in segments(study)}
+    RUNS = {run: stop for run, stop in JOBS}
     ARCHIVE = archive_folder(study)
 except UserError as error:
     sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
@@ -114,7 +115,11 @@ def manifests(jobs):
 
 def last_manifests(wildcards):
     """The manifest of every run's last job."""
-    return manifests({run: (run, stop) for run, stop in JOBS}.values())
+    return manifests(RUNS.items())
+
+
+def last_manifest(wildcards):
+    return manifests([(wildcards.run, RUNS[wildcards.run])])[0]
 
 
 def archive_or_exit(wildcards):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gemstones.evaluation import hugging_face
 from gemstones.training.export import export
 from gemstones.training.model import build_model
 
@@ -57,3 +58,51 @@ def test_text_goes_in_and_out(train: Train, shards: Path, tmp_path: Path) -> Non
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     written = model.generate(**tokens, max_new_tokens=4, do_sample=False, pad_token_id=tokenizer.eos_token_id)
     assert tokenizer.decode(written[0]).startswith(text)
+
+
+SMALL = {
+    "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}  # fmt: skip
+KINDS = {
+    "llama": ("Llama", {}),
+    "grouped, tied": ("Llama", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+    "own head size and rotations": ("Llama", {"head_dim": 24, "rope_theta": 500_000.0, "rms_norm_eps": 1e-5}),
+    "exact gelu": ("Llama", {"hidden_act": "gelu", "num_key_value_heads": 1}),
+    "gemma": ("Gemma", {"num_key_value_heads": 1, "head_dim": 16}),
+    "gemma, not tied": ("Gemma", {"num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": False}),
+}
+# What only transformers knows.
+SCALED = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10_000.0}
+OTHERS = {
+    "scaled rotations": ("Llama", {"rope_scaling": SCALED}),
+    "biases": ("Llama", {"attention_bias": True}),
+    "gpt_neox": ("GPTNeoX", {}),
+    "gpt2": ("GPT2", {}),
+}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *OTHERS])
+def test_folders_predict_in_evaluation_what_they_do_in_transformers(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind in KINDS:
+        monkeypatch.setattr(hugging_face, "_of_transformers", None)
+    name, changes = {**KINDS, **OTHERS}[kind]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**SMALL | changes)
+    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for weight in theirs.parameters():  # norms too, which would start at one
+            weight.add_(0.1 * torch.randn(weight.shape))
+    theirs.save_pretrained(tmp_path, max_shard_size="100KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+
+    model = hugging_face.open_folder(tmp_path, torch.device("cpu"))
+    assert (model.vocabulary_size, model.context_length) == (300, 64)
+    tokens = torch.randint(0, 300, (4, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        due, found = theirs(tokens).logits, model.logits(tokens)
+    print(f"{kind}: logits of {due.std():.2f} differ by {(found - due).abs().max():.1e}")
+    assert due.std() > 0.1
+    assert (found - due).abs().max() <= 2e-5 * due.abs().max()

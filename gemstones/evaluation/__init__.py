@@ -1,0 +1,1 @@
+"""Losses of any model on any text, and its accuracies on benchmarks."""
