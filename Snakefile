@@ -29,7 +29,8 @@ pathvars:
     results=RESULTS,
 
 
-report: "workflow/report/workflow.rst"
+# What the rule `overview` writes; absolute, since Snakemake looks beside the Snakefile.
+report: str(Path(RESULTS, "overview.rst").resolve())
 
 
 wildcard_constraints:
@@ -67,6 +68,7 @@ include: "workflow/rules/laws.smk"
 include: "workflow/rules/simulation.smk"
 include: "workflow/rules/prescriptions.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/cluster.smk"
 
 
@@ -79,6 +81,7 @@ rule all:
         law_files,
         prescription_files,
         expand("<results>/figures/{figure}.png", figure=study.figures),
+        "<results>/overview.rst",
         ledger_files,
 
 

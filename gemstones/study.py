@@ -600,6 +600,13 @@ class Study(Config):
     overtraining: Overtraining | None = None
     figures: dict[RowName, Figure] = {}
 
+    @property
+    def main_fit(self) -> str | None:
+        """The fit that prescribes where none is named: the first of prescriptions.fits with width and depth, or the first."""
+        fits = self.prescriptions.fits
+        with_shape = [name for name in fits if {"width", "depth"} <= set(getattr(self.fits[name], "covariates", ()))]
+        return next(iter([*with_shape, *fits]), None)
+
     @model_validator(mode="after")
     def _references(self) -> Self:
         """Every name that points elsewhere in the config must exist there."""

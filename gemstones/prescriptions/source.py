@@ -103,10 +103,9 @@ def _config_of(study: str) -> Path:
 
 def _fit_name(study: Study, law: str | None, config: Path) -> str:
     if law is None:
-        wanted = [fit for fit in study.prescriptions.fits if {"width", "depth"} <= set(_covariates(study, fit))]
-        if not (wanted or study.prescriptions.fits):
+        if study.main_fit is None:
             raise UserError(f"{config}: prescriptions.fits: none; name a fit or a law's JSON by --law")
-        return (wanted or list(study.prescriptions.fits))[0]
+        return study.main_fit
     able = [name for name in study.fits if "tokens" in _covariates(study, name)]
     if law not in able:
         raise UserError(f"--law: '{law}' is no fit of approach 3 with tokens in {config}; {choices(law, able)}")

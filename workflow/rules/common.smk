@@ -189,6 +189,17 @@ def drawn_config(wildcards):
     return {**queries, "fits": fits, "together": together, "flops_range": study.prescriptions.flops_range}
 
 
+def overview_tables(wildcards):
+    """What the first page of the report tells of."""
+    released = "released" in study.losses.sources
+    tables = ["losses/losses.parquet", "losses/anomalies.csv"] * bool(study.losses.sources)
+    tables += ["laws/slopes.csv"] * bool(study.fits) + ["laws/comparison.csv"] * bool(study.comparisons)
+    tables += ["laws/published.csv", "laws/downstream.csv"] * released
+    tables += [f"prescriptions/{name}.parquet" for name in ("overspend", "overtraining") if config[name]]
+    tables += [f"prescriptions/{study.main_fit}.parquet"] * bool(study.prescriptions.fits)
+    return expand("<results>/{table}", table=tables)
+
+
 def in_report_if(wanted, path, **described):
     """An output that is in the report of some studies only."""
     return report(path, **described) if wanted else path

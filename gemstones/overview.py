@@ -1,0 +1,185 @@
+"""What a study has found, in sentences with numbers: the first page of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from gemstones.figures.axes import human, scientific
+from gemstones.study import Study
+
+# Factors on tokens per parameter that the page tells of.
+OVERTRAINED = (4.0, 16.0)
+
+
+def overview(study: Study, tables: Mapping[str, pd.DataFrame], template: Path) -> str:
+    """The page, in reStructuredText.
+
+    Parameters
+    ----------
+    tables : what the study has of: losses, anomalies, slopes, comparison, published, downstream, overspend, overtraining,
+        and the prescriptions of the page's fit, under its name.
+    template : Jinja template of the page, in which every name of :func:`findings` is known.
+    """
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"human": human, "power": scientific, "percent": percent, "interval": interval}
+    return environment.from_string(template.read_text()).render(findings(study, tables))
+
+
+def findings(study: Study, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """The page's numbers, as plain data; None where the study has none of a kind."""
+    found: dict[str, Any] = dict.fromkeys(
+        ("models", "anomalies", "slopes", "unidentified", "held_out", "published", "prescriptions", "overspend",
+         "overtraining", "downstream")
+    )  # fmt: skip
+    found |= {"study": study.study, "level": study.bootstrap.level, "fits": len(study.fits)}
+    found["main_fit"] = study.main_fit
+    readers = {
+        "models": _models,
+        "anomalies": _anomalies,
+        "slopes": _slopes,
+        "held_out": _held_out,
+        "published": _published,
+        "prescriptions": _prescriptions,
+        "overspend": _overspend,
+        "overtraining": _overtraining,
+        "downstream": _downstream,
+    }
+    sources = {"models": "losses", "held_out": "comparison", "prescriptions": study.main_fit or ""}
+    for name, read in readers.items():
+        table = tables.get(sources.get(name, name))
+        if table is not None and len(table):
+            found[name] = read(table)
+    if found["slopes"]:
+        found["unidentified"] = int(tables["slopes"]["warnings"].notna().sum())
+    return found
+
+
+def percent(ratio: float, digits: int = 0) -> str:
+    return f"{100 * ratio:.{digits}f} %"
+
+
+def interval(low: float, high: float, digits: int = 2) -> str:
+    """`low to high`, or word that there is none."""
+    return "no interval" if pd.isna(low) or pd.isna(high) else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def _models(losses: pd.DataFrame) -> dict[str, Any]:
+    runs = losses[losses["run"].notna()]
+    if runs.empty:
+        return {"runs": 0}
+    main = runs[runs["phase"] == "main"] if (runs["phase"] == "main").any() else runs
+    shapes = main.drop_duplicates(["width", "depth"])
+    return {
+        "runs": runs["run"].nunique(),
+        "shapes": len(shapes),
+        "params": (shapes["params"].min(), shapes["params"].max()),
+        "aspect_ratios": tuple((shapes["width"] / shapes["depth"]).astype(float).agg(["min", "max"])),
+        "tokens": main["tokens"].max(),
+        "flops": main["flops"].max(),
+        "rows": len(losses),
+    }
+
+
+def _anomalies(table: pd.DataFrame) -> dict[str, int]:
+    return {str(kind): int(count) for kind, count in table["kind"].value_counts().sort_index().items()}
+
+
+def _slopes(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Slopes by FLOPs of laws that count all parameters: what the page's table shows."""
+    chosen = (table["param_count"] == "params") & table["slope"].notna()
+    chosen &= (table["resource"] == "flops") & table["huber_delta"].fillna(1e-4).eq(1e-4)
+    columns = ["fit", "approach", "selection", "slope", "slope_low", "slope_high", "slope_published",
+               "irreducible_loss", "irreducible_loss_low", "irreducible_loss_high"]  # fmt: skip
+    rows: list[dict[str, Any]] = table.loc[chosen, columns].to_dict("records")
+    return rows
+
+
+def _held_out(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each selection, the law that predicts left-out runs best, and the one of parameters and tokens alone."""
+    error = "leave_one_run_out_mean_absolute_error"
+    here = table[(table["parameters_from"] == "fitted here") & table[error].notna()]
+    found = []
+    for selection, rows in here.groupby("selection", sort=False):
+        best, plain = rows.loc[rows[error].idxmin()], rows[rows["law"] == "params, tokens"]
+        found.append(
+            {
+                "selection": selection,
+                "law": best["law"],
+                "error": best[error],
+                "plain_error": plain[error].iloc[0] if len(plain) else None,
+                "small_to_large": best["small_to_large_mean_absolute_error"],
+                "short_to_long": best["short_to_long_mean_absolute_error"],
+            }
+        )
+    return found
+
+
+def _published(table: pd.DataFrame) -> dict[str, Any] | None:
+    excess = table.set_index("fit")["excess_objective"].dropna()
+    if excess.empty:
+        return None
+    return {
+        "fits": len(excess),
+        "above": int((excess > 1e-6).sum()),
+        "far_above": int((excess > 1e-3).sum()),
+        "worst": excess.idxmax(),
+        "most": excess.max(),
+    }
+
+
+def _prescriptions(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The feasible optimum at about a dozen budgets of FLOPs, with the intervals of the relaxed one."""
+    rows = table[table["resource"] == "flops"].set_index("variant")
+    feasible = rows.loc[["feasible"]].reset_index(drop=True)
+    relaxed = rows.loc[["relaxed"]].set_index("flops")
+    step = max(1, round(len(feasible) / 9))
+    ends = [f"{name}_{end}" for name in ("aspect_ratio", "loss") for end in ("low", "high")]
+    chosen = feasible.iloc[::step].drop(columns=ends).join(relaxed[ends], on="flops")
+    found: list[dict[str, Any]] = chosen[
+        ["flops", "width", "depth", "params", "tokens", "loss", "extrapolated", *ends]
+    ].to_dict("records")
+    return found
+
+
+def _overspend(table: pd.DataFrame) -> list[dict[str, Any]]:
+    found = []
+    at_step = table[(table["frontier"] == "step") & table["overspend_interpolated"].notna()]
+    for resource, rows in at_step.groupby("resource", sort=False):
+        worst = rows.loc[rows["overspend_interpolated"].idxmax()]
+        found.append(
+            {
+                "resource": {"flops": "FLOPs", "gpu_hours": "GPU-hours"}[str(resource)],
+                "step": int(worst["step"]),
+                "run": worst["run"],
+                "most": worst["overspend_interpolated"],
+                "median": rows["overspend_interpolated"].median(),
+            }
+        )
+    return found
+
+
+def _overtraining(table: pd.DataFrame) -> dict[str, Any] | None:
+    """What longer training costs at the largest budget of FLOPs that the data reach."""
+    rows = table[(table["resource"] == "flops") & ~table["extrapolated"].fillna(True).astype(bool)]
+    rows = rows[rows["budget"] == rows["budget"].max()].set_index("factor")
+    costs = [
+        {"factor": factor, **rows.loc[factor, ["loss_increase", "loss_increase_low", "loss_increase_high"]].to_dict()}
+        for factor in OVERTRAINED
+        if factor in rows.index and pd.notna(rows.loc[factor, "loss_increase"])
+    ]
+    return {"flops": rows["budget"].iloc[0], "costs": costs} if costs else None
+
+
+def _downstream(table: pd.DataFrame) -> dict[str, Any]:
+    row = table[(table["law"] == "error") & (table["task"] == "mean")].iloc[0]
+    return {
+        "rows": int(row["rows"]),
+        "error": row["leave_one_run_out_mean_absolute_error"],
+        "small_to_large": row["small_to_large_mean_absolute_error"],
+        "r_squared": row["r_squared"],
+    }

@@ -1,0 +1,15 @@
+"""The first page of the report: what the study has found."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from gemstones import logs
+from gemstones.files import write_text
+from gemstones.overview import overview
+from gemstones.study import load
+
+logs.start(snakemake)
+readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+tables = {path.stem: readers[path.suffix](path) for path in map(Path, snakemake.input.tables)}
+write_text(overview(load(snakemake.config), tables, Path(snakemake.input.template)), snakemake.output[0])

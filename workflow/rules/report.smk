@@ -1,0 +1,22 @@
+"""The report: what is said on its first page; its other pages are the outputs of rules that are marked so.
+
+tables of all stages → overview.rst
+"""
+
+
+rule overview:
+    """What the study has found, in sentences with numbers."""
+    input:
+        tables=overview_tables,
+        template="workflow/report/workflow.rst",
+        code=modules("overview", "figures/axes"),
+    output:
+        "<results>/overview.rst",
+    log:
+        "<results>/logs/overview.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        config=sections("study", "bootstrap", "prescriptions", "overtraining"),
+    script:
+        "../../scripts/overview.py"
