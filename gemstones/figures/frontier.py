@@ -37,7 +37,7 @@ def draw_frontier(tables: Tables) -> Drawing:
         resource_axis(axes, law)
     loss_axis(panels[0])
     lowest, highest = panels[0].get_ylim()
-    panels[0].set_ylim(lowest / (highest / lowest) ** 0.05, highest)  # room for names below the last points
+    panels[0].set_ylim(lowest / (highest / lowest) ** 0.08, highest)  # room for names below the last points
     for axes, (name, law) in zip(panels, fits.items(), strict=True):
         hull = rows[name][rows[name]["on_hull"]].sort_values(law.resource, ignore_index=True)
         for quartile, points in hull.groupby("quartile"):
