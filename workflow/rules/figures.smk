@@ -11,7 +11,7 @@ rule figure:
         shapes="<results>/suite/shapes.csv",
         shared=modules(
             *(f"figures/{name}" for name in ("__init__", "axes", "inputs", "output", "panels", "published", "style")),
-            *(f"laws/{name}" for name in ("downstream", "fit", "hull", "power_law", "uncertainty")),
+            *(f"laws/{name}" for name in ("curves", "downstream", "fit", "hull", "power_law", "uncertainty")),
             "losses/selections",
             "report",
         ),

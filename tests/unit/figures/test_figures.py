@@ -284,7 +284,7 @@ def test_accuracies_are_drawn_in_percent_with_their_mean_and_guessing(
 def test_laws_of_benchmarks_are_drawn_through_the_checkpoints(
     drawings: dict[str, Drawing], tables: dict[str, Tables]
 ) -> None:
-    from gemstones.laws.downstream import ACCURACY, ERROR
+    from gemstones.laws.curves import ACCURACY, ERROR
 
     laws = tables["accuracy_law"].others["downstream"]
     for kind, law in (("error_law", ERROR), ("accuracy_law", ACCURACY)):
