@@ -13,7 +13,8 @@ from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.panels import CHANCE, draw_key, label_bottom, task_panels
 from gemstones.figures.style import GREY, model_styles, shape_names
-from gemstones.laws.downstream import ACCURACY, MEAN, Law, band
+from gemstones.laws.curves import ACCURACY, Law
+from gemstones.laws.downstream import MEAN, band
 
 CURVE: dict[str, Any] = {"color": "black", "linewidth": 1.3}
 BAND: dict[str, Any] = {"color": GREY, "alpha": 0.35, "linewidth": 0}

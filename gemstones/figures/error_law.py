@@ -11,7 +11,7 @@ from gemstones.figures.axes import legend_below
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.style import figure, model_styles, shape_names
-from gemstones.laws.downstream import ERROR
+from gemstones.laws.curves import ERROR
 
 
 def draw_error_law(tables: Tables) -> Drawing:
@@ -40,11 +40,10 @@ def draw_error_law(tables: Tables) -> Drawing:
     right.set(ylim=(-0.7, len(errors) - 0.3), xlabel="observed − held-out law (points)")
     right.tick_params(axis="y", length=0)
     right.set_title(f"held out: mean error {100 * row['leave_one_run_out_mean_absolute_error']:.2f} points")
-    mark = {"color": "black", "marker": "o"}
     handles = [
         Line2D([], [], label="law", **CURVE),
         Patch(label=f"{100 * tables.study.bootstrap.level:g} % interval", **BAND),
-        Line2D([], [], label="right: mean and range of a model's checkpoints", linewidth=1, **mark),
+        Line2D([], [], label="right: mean and range of a model's checkpoints", linewidth=1, color="black", marker="o"),
     ]
     legend_below(drawn, handles, 3)
     return Drawing(

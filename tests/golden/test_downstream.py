@@ -57,7 +57,7 @@ def test_the_logistic_laws_are_at_their_minimum(found):
     """scipy's general minimiser, from the law and from beside it, finds nothing lower with an end of at most 1."""
     from scipy.optimize import least_squares
 
-    from gemstones.laws.downstream import ACCURACY
+    from gemstones.laws.curves import ACCURACY
 
     for task, points in found.points[found.points["law"] == "accuracy"].groupby("task"):
         law = found.laws[(found.laws["law"] == "accuracy") & (found.laws["task"] == task)].iloc[0]

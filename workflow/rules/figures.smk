@@ -14,7 +14,7 @@ rule figure:
                 f"figures/{name}"
                 for name in ("__init__", "axes", "hulls", "inputs", "output", "panels", "plane", "published", "style")
             ),
-            *(f"laws/{name}" for name in ("downstream", "fit", "hull", "power_law", "uncertainty")),
+            *(f"laws/{name}" for name in ("curves", "downstream", "fit", "hull", "power_law", "uncertainty")),
             "losses/selections",
             "report",
         ),

@@ -6,7 +6,8 @@ import pytest
 from scipy.special import expit
 
 from gemstones.errors import UserError
-from gemstones.laws.downstream import ACCURACY, ERROR, MEAN, band, checkpoints, fit_downstream, pages
+from gemstones.laws.curves import ACCURACY, ERROR
+from gemstones.laws.downstream import MEAN, band, checkpoints, fit_downstream, pages
 from gemstones.study import load
 
 STUDY = load(
@@ -115,6 +116,14 @@ def test_intervals_come_from_whole_runs_and_repeat():
         low, high = band(ACCURACY, resamples, [2.6], 0.95, RUNS)
         widths.append(float((high - low)[0]))
     assert widths[0] > 1.5 * widths[1]
+
+
+def test_without_resamples_there_are_no_intervals():
+    none = STUDY.model_copy(update={"bootstrap": STUDY.bootstrap.model_copy(update={"resamples": 0})})
+    found = fit_downstream(losses(), benchmarks({"bent": bent}), none)
+    assert np.isnan(row_of(found, ACCURACY, "bent")["a_low"])
+    assert np.isnan(band(ACCURACY, found.resamples, [2.6, 2.7], 0.95, RUNS)).all()
+    assert "a_low" not in found.to_json()["laws"][1]
 
 
 def test_losses_on_two_sets_are_not_mixed():
