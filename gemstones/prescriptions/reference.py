@@ -96,7 +96,7 @@ def reference(law: HuberFit | PowerLaw, rows: Grid | None = None) -> pd.DataFram
     of_tokens = np.exp(c - alpha * np.log(rows.tokens))
 
     order = np.argsort(per_token, kind="stable")
-    edges = 10 ** np.linspace(*np.log10(FLOPS_RANGE), BUCKETS + 1)
+    edges = np.geomspace(*FLOPS_RANGE, BUCKETS + 1)
     found = [_lowest(order, per_token, size, rows.tokens, of_tokens, low, high) for low, high in pairwise(edges)]
     some = np.array([row is not None for row in found])
     shape, at = np.array([row for row in found if row], dtype=int).reshape(-1, 2).T
