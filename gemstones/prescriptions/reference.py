@@ -143,9 +143,7 @@ def _lowest(
     if not len(used):
         return None
     least = np.minimum.reduceat(np.append(size[order], np.inf), ranges[used].ravel())[::2] + of_tokens[used]
-    # Of equal losses the first in the order of the rows, as in pandas.
-    equal = []
-    for i in used[least == least.min()]:
-        shapes = order[slice(*ranges[i])]
-        equal.append((int(shapes[size[shapes] + of_tokens[i] == least.min()].min()), int(i)))
-    return min(equal)
+    at = int(used[np.argmin(least)])
+    shapes = order[slice(*ranges[at])]
+    # Of shapes with equal losses the first, as in pandas.
+    return int(shapes[size[shapes] + of_tokens[at] == least.min()].min()), at
