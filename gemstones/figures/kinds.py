@@ -18,6 +18,7 @@ class Kind(NamedTuple):
     tables : further tables that it reads, `<stage>/<name>.<csv or parquet>`; those of `RELEASED` only where a study has them.
     section : of the config, without which there is nothing to draw; `released` stands for losses.sources.
     resamples, prescriptions : whether it reads those of its fits.
+    code : modules that it draws with, besides its own and those of all figures.
     """
 
     category: str
@@ -26,6 +27,7 @@ class Kind(NamedTuple):
     section: str | None = None
     resamples: bool = False
     prescriptions: bool = False
+    code: tuple[str, ...] = ()
 
 
 SUITE, LOSSES, LAWS, PRESCRIPTIONS = "1 Suite", "2 Losses", "3 Laws", "4 Prescriptions"
@@ -57,7 +59,9 @@ KINDS = {
     "coverage": Kind(LAWS, tables=("laws/coverage.csv",), section="simulation"),
     "approach_3": Kind(PRESCRIPTIONS, fits="optimum", tables=(INDUSTRY,), prescriptions=True),
     "overspend": Kind(PRESCRIPTIONS, tables=OVERSPEND, section="overspend"),
-    "overspend_trajectories": Kind(PRESCRIPTIONS, tables=OVERSPEND, section="overspend"),
+    "overspend_trajectories": Kind(
+        PRESCRIPTIONS, tables=OVERSPEND, section="overspend", code=("figures/overspend", "prescriptions/overspend")
+    ),
     "overtraining": Kind(
         PRESCRIPTIONS, tables=("prescriptions/overtraining.parquet", INDUSTRY), section="overtraining"
     ),

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm
 from matplotlib.lines import Line2D
 
 from gemstones.figures.axes import legend_below, log_axis
@@ -63,6 +64,7 @@ def _row(axes: Axes, run: pd.DataFrame, resource: str, place: int, colors: Scala
     middles = np.sqrt(tokens[1:] * tokens[:-1])
     # The first and the last checkpoint have no neighbour on one side.
     edges = np.concatenate([[tokens[0] ** 2 / middles[0]], middles, tokens[-1:]]) if len(middles) else tokens[[0, 0]]
+    assert isinstance(colors.norm, BoundaryNorm)
     axes.pcolormesh(
         edges, [place - 0.42, place + 0.42], percent[None], norm=colors.norm, cmap=colors.cmap, rasterized=True
     )

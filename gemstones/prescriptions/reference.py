@@ -96,7 +96,7 @@ def reference(law: HuberFit | PowerLaw, rows: Grid | None = None) -> pd.DataFram
     of_tokens = np.exp(c - alpha * np.log(rows.tokens))
 
     order = np.argsort(per_token, kind="stable")
-    edges = 10 ** np.linspace(*np.log10(FLOPS_RANGE), BUCKETS + 1)
+    edges = np.geomspace(*FLOPS_RANGE, BUCKETS + 1)
     found = [_lowest(order, per_token, size, rows.tokens, of_tokens, low, high) for low, high in pairwise(edges)]
     some = np.array([row is not None for row in found])
     shape, at = np.array([row for row in found if row], dtype=int).reshape(-1, 2).T
@@ -143,9 +143,7 @@ def _lowest(
     if not len(used):
         return None
     least = np.minimum.reduceat(np.append(size[order], np.inf), ranges[used].ravel())[::2] + of_tokens[used]
-    # Of equal losses the first in the order of the rows, as in pandas.
-    equal = []
-    for i in used[least == least.min()]:
-        shapes = order[slice(*ranges[i])]
-        equal.append((int(shapes[size[shapes] + of_tokens[i] == least.min()].min()), int(i)))
-    return min(equal)
+    at = int(used[np.argmin(least)])
+    shapes = order[slice(*ranges[at])]
+    # Of shapes with equal losses the first, as in pandas.
+    return int(shapes[size[shapes] + of_tokens[at] == least.min()].min()), at

@@ -8,6 +8,7 @@ import pytest
 from gemstones.laws import PowerLaw, fit_huber
 from gemstones.laws.published import published_laws
 from gemstones.prescriptions import overspend, prescribe
+from gemstones.prescriptions.overspend import over_trajectories
 from gemstones.prescriptions.speeds import speeds_of
 from gemstones.study import Study, Suite
 from gemstones.suite import counting
@@ -69,6 +70,19 @@ def test_known_frontiers(rows, resource):
     table = overspend(rows, STEP).query("resource == @resource and on_frontier").sort_values("used")
     assert table["run"].tolist() == FRONTIER[resource]
     assert table["overspend_nearest"].to_numpy() == pytest.approx(0)
+
+
+def test_known_overspends_over_trajectories(rows):
+    table = overspend(rows)
+    frontier = table[table["on_frontier"]].groupby("resource").size()
+    assert frontier.to_dict() == {"flops": 28, "gpu_hours": 22}  # 28 as Approach 1's hull of the same rows
+    summary = over_trajectories(table, STEP).set_index(["resource", "run"])
+    least = (100 * summary["least"]).round(1)
+    assert least["flops"][["256x80", "2560x8", "1792x7", "3072x12", "1536x50"]].tolist() == [93.9, 43.6, 34.0, 17.0, 0]
+    assert least["gpu_hours"][["256x80", "2560x8", "1792x7", "3072x12", "1536x50"]].tolist() == [223.9, 23.5, 8.7, 0, 0]
+    # At 300B tokens a small model has been trained for far too long, which runs of the same length do not show.
+    assert 100 * summary.loc[("flops", "512x13"), "at_step"] == pytest.approx(658.8, abs=0.1)
+    assert overspend(rows, STEP).query("resource == 'flops' and run == '512x13'").overspend_interpolated.item() == 0
 
 
 def test_converged_laws_prescribe_nearly_the_published_shapes(rows):

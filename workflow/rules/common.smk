@@ -248,7 +248,7 @@ def figure_inputs(wildcards):
         "resamples": expand("<results>/laws/{fit}.parquet", fit=figure.fits if kind.resamples else []),
         "prescriptions": expand("<results>/prescriptions/{fit}.parquet", fit=prescribed),
         "others": expand("<results>/{table}", table=others),
-        "code": modules(f"figures/{figure.kind}"),
+        "code": modules(f"figures/{figure.kind}", *kind.code),
     }
 
 

@@ -28,7 +28,7 @@ def brute_force(law: PowerLaw, rows: Grid) -> pd.DataFrame:
     table["params"] = [float(counting.params(*pair)) for pair in pairs]
     table["law_params"] = [float(COUNTS[law.param_count](*pair)) for pair in pairs]
     table["loss"] = law.predict({**table, law.param_count: table.law_params})
-    edges = np.geomspace(*FLOPS_RANGE, BUCKETS + 1)
+    edges = 10 ** np.linspace(*np.log10(FLOPS_RANGE), BUCKETS + 1)
     bucket = pd.cut(table.flops, bins=edges, include_lowest=True)
     best = table.loc[table.groupby(bucket, observed=True).loss.idxmin()]
     right = np.searchsorted(edges, best.flops)
