@@ -108,11 +108,7 @@ def test_sections_are_frozen_and_closed():
             r"figures\.rainbow\.published: needs 'released' among losses\.sources",
         ),
         (["bootstrap"], {"resamples": 0}, r"figures\.bootstrap_pairs\.kind: the figure needs bootstrap\.resamples > 0"),
-        (
-            ["prescriptions", "fits"],
-            ["approach_3_all"],
-            r"figures\.approach_3\.fits: unknown fit with an optimum.* 'approach_3_all_width_depth'",
-        ),
+        (["figures", "approach_3", "fits"], ["al"], r"approach_3\.fits: unknown fit with an optimum .* 'al'"),
         (["data", "validation_tokens"], 8, r"data\.validation_tokens: 8 do not fill one context of 64"),
     ],
 )
@@ -161,3 +157,12 @@ def test_a_wrong_simulation_is_one_line(path, value, message):
 def test_a_study_that_trains_needs_runs():
     with pytest.raises(UserError, match="runs: needed"):
         load({"study": "empty"})
+
+
+def test_only_fits_with_an_optimum_are_drawn_as_prescriptions():
+    config = config_of("config")
+    config["prescriptions"]["fits"] = ["approach_3_all"]  # and the figure draws one with width and depth
+    with pytest.raises(UserError, match=r"approach_3\.fits: .*'approach_3_all_width_depth'"):
+        load(config)
+    config["figures"] = {"approach_3": {"kind": "approach_3", "fits": ["approach_3_early", "approach_1_all"]}}
+    load(config)
