@@ -9,10 +9,10 @@ import pandas as pd
 from gemstones.prescriptions.search import UNITS
 from gemstones.report import number, write_html_table
 
-# Quantities of the relaxed optimum, each followed by its interval.
+# Quantities of the relaxed optimum, each followed by its interval, with what they are divided by.
 SHOWN = {
-    "aspect_ratio": "width/depth", "params": "parameters", "tokens": "tokens", "tokens_per_param": "tokens per parameter",
-    "loss": "loss",
+    "aspect_ratio": ("width/depth", 1), "params": ("1e9 parameters", 1e9), "tokens": ("1e9 tokens", 1e9),
+    "tokens_per_param": ("tokens per parameter", 1), "loss": ("loss", 1),
 }  # fmt: skip
 
 
@@ -40,26 +40,28 @@ def page_table(rows: pd.DataFrame, resource: str, level: float) -> pd.DataFrame:
         UNITS[resource]: relaxed["budget"],
         "extrapolated": relaxed["extrapolated"].map({True: "yes", False: ""}),
         "feasible shape": feasible["width"].map("{:.0f}".format) + "x" + feasible["depth"].map("{:.0f}".format),
-        "its parameters": feasible["params"],
-        "its tokens": feasible["tokens"],
-        "its loss": feasible["loss"],
-        "relaxed width": relaxed["width"].round(1),
-        "relaxed depth": relaxed["depth"].round(1),
+        "its loss": feasible["loss"].round(4),
+        "relaxed width": relaxed["width"].round(),
+        "depth": relaxed["depth"].round(1),
     }
-    for quantity, label in SHOWN.items():
-        ends = zip(relaxed[f"{quantity}_low"], relaxed[f"{quantity}_high"], strict=True)
-        columns |= {label: relaxed[quantity]}
-        columns[f"{label}, {100 * level:g} % interval"] = pd.Series(
-            [None if pd.isna(low) else f"{number(low)} … {number(high)}" for low, high in ends], dtype=object
+    for quantity, (label, unit) in SHOWN.items():
+        ends = zip(relaxed[f"{quantity}_low"] / unit, relaxed[f"{quantity}_high"] / unit, strict=True)
+        columns[label] = relaxed[quantity] / unit
+        columns[f"{label}, {100 * level:g} %"] = pd.Series(
+            [None if pd.isna(low) else f"{_short(low)} … {_short(high)}" for low, high in ends], dtype=object
         )
     if resource == "gpu_hours":
         columns["training FLOPs"] = feasible["flops"]
     else:
-        columns["GPU-hours of the feasible shape"] = feasible["gpu_hours"]
+        columns["GPU-hours"] = feasible["gpu_hours"]
     if feasible["gpu_hours"].notna().any():
-        columns["on the fewest nodes"] = feasible["gpu_hours_fewest_nodes"]
-        columns["on the most nodes"] = feasible["gpu_hours_most_nodes"]
+        columns["on fewest nodes"] = feasible["gpu_hours_fewest_nodes"]
+        columns["on most nodes"] = feasible["gpu_hours_most_nodes"]
     return pd.DataFrame(columns).dropna(axis="columns", how="all")
+
+
+def _short(value: float) -> str:
+    return number(float(f"{value:.3g}"))
 
 
 def _note(table: pd.DataFrame) -> str:
@@ -68,6 +70,7 @@ def _note(table: pd.DataFrame) -> str:
         return "No GPU-hours: the speeds of too few shapes are recorded."
     nodes = table["nodes"].dropna().iloc[0]
     return (
-        f"GPU-hours are estimates on {nodes} nodes, typically off by {100 * error.iloc[0]:.1f} %; on the fewest and the most nodes "
-        "that were recorded, the feasible shape takes as many as the last columns say."
+        "Shapes with an even number of heads and whole layers; then the optimum over real widths and depths, which has the law's "
+        f"intervals. GPU-hours are those of the feasible shape, estimated on {nodes} nodes and typically off by "
+        f"{100 * error.iloc[0]:.1f} %; the last columns have them on the fewest and on the most nodes that were recorded."
     )

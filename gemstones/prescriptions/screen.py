@@ -170,10 +170,12 @@ def _print_optimum(console: Console, source: Source, found: Mapping[str, Any]) -
         interval = [" … ".join(_value(name, end) for end in ends) if ends else "–"] if level else []
         table.add_row(label, *cells, *interval)
     steps = [f"{shape['steps']:,}" for shape in (feasible, relaxed)]
-    table.add_row(f"steps of {_value('tokens', source.tokens_per_step)} tokens", *steps)
+    table.add_row(f"steps of {source.tokens_per_step:,} tokens", *steps)
     if found["resource"] == "gpu_hours":
         table.add_row("FLOPs", *(f"{shape['flops']:.3g}" for shape in (feasible, relaxed)))
     console.print(table)
+    if level:
+        console.print("The interval is that of the relaxed optimum, from the laws of resamples.", style="dim")
 
 
 def _print_hours(console: Console, found: Mapping[str, Any]) -> None:
@@ -211,7 +213,7 @@ def _print_nearest(console: Console, found: Mapping[str, Any]) -> None:
         more = shape["extra_budget"]
         table.add_row(
             f"{shape['width']:.0f}x{shape['depth']:.0f}", _value("params", shape["params"]), _value("tokens", shape["tokens"]),
-            f"{shape['loss']:.4f}", f"{shape['loss_above_relaxed']:.2g}", "never" if more is None else f"{100 * more:.2g} %",
+            f"{shape['loss']:.4f}", f"{shape['loss_above_relaxed']:.2g}", "never" if more is None else f"{100 * more:.2g} %" if more > 1e-9 else "0 %",
             style="bold" if (shape["width"], shape["depth"]) == chosen else None,
         )  # fmt: skip
     console.print(table)
@@ -236,7 +238,7 @@ def _value(name: str, value: float | None) -> str:
     if name == "loss":
         return f"{value:.3f}"
     if name in ("width", "depth"):
-        return f"{value:,.0f}" if float(value).is_integer() or value >= 1000 else f"{value:.1f}"
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}".removesuffix(".0")
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
