@@ -60,7 +60,11 @@ rule overtraining:
     """The loss of training longer, and smaller, than the optimum at the same FLOPs."""
     input:
         law=overtraining_law,
-        code=modules("prescriptions/overtraining", "prescriptions/optimum", "laws/power_law", "suite/counting"),
+        code=modules(
+            *(f"prescriptions/{name}" for name in ("optimum", "overtraining", "search")),
+            "laws/power_law",
+            "suite/counting",
+        ),
     output:
         "<results>/prescriptions/overtraining.parquet",
     log:

@@ -6,7 +6,8 @@ import pytest
 
 from gemstones.laws import HuberFit, PowerLaw, Uncertainty
 from gemstones.laws.uncertainty import expanded_tail
-from gemstones.prescriptions.optimum import QUANTITIES, prescribe
+from gemstones.prescriptions.bands import QUANTITIES
+from gemstones.prescriptions.optimum import prescribe
 
 BUDGETS = [1e19, 1e21, 1e23]
 

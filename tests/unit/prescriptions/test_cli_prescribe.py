@@ -36,8 +36,9 @@ def results(mini, tmp_path_factory) -> Path:
     rows = [
         {
             "suite": "mini", "run": run.name, "phase": "main", "width": run.width, "depth": run.depth, "step": 300,
-            "tokens": 300 * 2048.0, "num_nodes": 1, "gpus": 1, "gpu_hours": 0.01,
+            "tokens": 300 * 2048.0, "num_nodes": 1, "gpus": 4, "gpu_hours": 0.01,
             "seconds_per_step": SECONDS_PER_FLOP
+            / 4
             * 2048
             * counting.flops_per_token(run.width, run.depth, architecture(mini.suite)),
         }
@@ -87,7 +88,7 @@ def test_all_ways_to_name_one_budget_give_one_answer(results):
     relaxed = by_flops["relaxed"]
     hours = relaxed["gpu_hours"]
     for option, value in (
-        ("--gpu-hours", hours), ("--node-hours", hours), ("--tokens", relaxed["tokens"]), ("--params", relaxed["params"]),
+        ("--gpu-hours", hours), ("--node-hours", hours / 4), ("--tokens", relaxed["tokens"]), ("--params", relaxed["params"]),
     ):  # fmt: skip
         # All FLOPs take as long here, so that a budget of hours is one of FLOPs.
         found = ask(results, option, repr(value))["relaxed"]
@@ -119,7 +120,7 @@ def test_a_written_config_trains_the_shape_for_its_tokens(results, mini, tmp_pat
     changed = {"name", "phase", "width", "depth", "scaling_depth", "lr", "steps"}
     assert trained.model_dump(exclude=changed) == (of_mini or main_runs(mini)[0]).model_dump(exclude=changed)
     assert study.plan.throughput[shape].seconds_per_step * trained.steps / 3600 == pytest.approx(
-        feasible["gpu_hours"], rel=0.01
+        feasible["node_hours"], rel=0.01
     )
     assert f"{trained.steps:,} steps" in out
     plan, _ = run("plan", "--config", file)

@@ -10,7 +10,10 @@ from gemstones.errors import UserError
 from gemstones.laws import PowerLaw
 from gemstones.laws.fit import HuberFit
 from gemstones.prescriptions import budgets, prescribe
-from gemstones.prescriptions.optimum import COLUMNS, Search, real_params
+from gemstones.prescriptions.optimum import COLUMNS
+from gemstones.prescriptions.page import page_table, write_page
+from gemstones.prescriptions.search import Search, real_params
+from gemstones.prescriptions.speeds import speeds_of
 from gemstones.study import Prescriptions, Suite
 from gemstones.suite import counting
 from gemstones.suite.counting import Architecture
@@ -181,3 +184,19 @@ def test_a_budget_that_pays_for_nothing_is_an_error(published, suite):
 def test_budgets_of_the_config():
     given = budgets(Prescriptions(flops_range=(1e18, 1e20), budgets=3))
     assert given == pytest.approx([1e18, 1e19, 1e20])
+
+
+def test_the_page_has_a_row_for_each_budget_with_what_a_person_reads(published, suite, frontier, tmp_path):
+    evidence = dict.fromkeys(("objective", "gradient_norm", "lowest_curvature", "share_of_starts_at_optimum"), 0.0)
+    fit = HuberFit(published, 1e-4, n_rows=770, n_runs=22, converged=True, starts=8, max_flops=4.5e21, **evidence)
+    table = prescribe(fit, [1e21, 1e22], suite, speeds=speeds_of(frontier), gpu_hours=[4000])
+    flops = page_table(table[table.resource == "flops"], "flops", 0.95)
+    assert flops["FLOPs"].tolist() == [1e21, 1e22]
+    assert flops["feasible shape"].tolist() == ["2560x45", "4864x66"]
+    assert flops["extrapolated"].tolist() == ["", "yes"]
+    assert flops["1e9 tokens"].tolist() == pytest.approx([33.5, 67], rel=0.02)
+    assert not [name for name in flops if "95 %" in name]
+    write_page(table, tmp_path / "page.html", "all", 0.95)
+    page = (tmp_path / "page.html").read_text()
+    for text in ("Budgets in FLOPs", "Budgets in GPU-hours", "on 16 nodes", "7.7 %"):
+        assert text in page
