@@ -653,7 +653,7 @@ class Study(Config):
                     or set(fit.covariates) == {"params", "tokens"}
                     or name in self.prescriptions.fits
                 ],
-                "fit with an optimum: of Approach 1, of params and tokens, or among prescriptions.fits",
+                "fit with an optimum (Approach 1, params and tokens, or among prescriptions.fits)",
             ),
         }
         for name, figure in self.figures.items():

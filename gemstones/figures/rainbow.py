@@ -218,7 +218,7 @@ def _names(axes: Axes, lines: Axes, ends: pd.Series, colors: Mapping[str, Floats
     low, high = np.log(lines.get_ylim())
     starts = np.clip((np.log(ends.to_numpy(float)) - low) / (high - low), 0, 1)
     for place, (name, start) in enumerate(zip(ends.index, starts, strict=True)):
-        look = {"color": colors.get(name, "black"), "linewidth": 0.7}
+        look: dict[str, Any] = {"color": colors.get(name, "black"), "linewidth": 0.7}
         joint = ConnectionPatch((1, start), (0.08, place), lines.transAxes, axes.transData, **look)
         joint.set_in_layout(False)
         axes.add_artist(joint)
@@ -232,7 +232,7 @@ def _forest(axes: Axes, points: pd.DataFrame, order: list[str], tables: Tables, 
         place, color = order.index(row.name), colors.get(row.name, "black")
         if row.low == row.low:
             axes.plot([row.low, row.high], [place, place], color=color, linewidth=1.1)
-        filled = {} if row.name in colors else {"markerfacecolor": "white"}
+        filled: dict[str, Any] = {} if row.name in colors else {"markerfacecolor": "white"}
         axes.plot(row.params, place, color=color, marker="o", markersize=3.4, zorder=3, **filled)
         if tables.figure.published and row.published_params == row.published_params:
             axes.plot(row.published_params, place, **RING)

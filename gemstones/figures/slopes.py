@@ -27,20 +27,17 @@ def draw_slopes(tables: Tables) -> Drawing:
     """Two panels of dots with intervals, a line a selection, under the form of the law; fits that differ in delta share a line."""
     data = places(tables)
     deltas = sorted(data["huber_delta"].dropna().unique()) or [None]
-    looks = {delta: {"color": PALETTE[i], "marker": MARKERS[i]} for i, delta in enumerate(deltas)}
-    hull = {"color": PALETTE[2], "marker": "D"}
+    looks: dict[Any, dict[str, Any]] = {
+        delta: {"color": PALETTE[i], "marker": MARKERS[i]} for i, delta in enumerate(deltas)
+    }
+    hull: dict[str, Any] = {"color": PALETTE[2], "marker": "D"}
     height = data["place"].max()
     drawn = figure(0.168 * height + 1.4)
     panels = drawn.subplots(1, 2, sharey=True)
     for axes, (column, label) in zip(panels, PANELS.items(), strict=True):
         for row in data[data[column].notna()].to_dict("records"):
             look = hull if row["approach"] == 1 else looks[row["huber_delta"]]
-            # Two deltas lie just above and below their line.
-            y = row["place"] + (
-                0
-                if row["approach"] == 1 or len(deltas) < 2
-                else 0.44 * (deltas.index(row["huber_delta"]) / (len(deltas) - 1) - 0.5)
-            )
+            y = row["place"] + _shift(row, deltas)
             axes.plot([row[f"{column}_low"], row[f"{column}_high"]], [y, y], color=look["color"], linewidth=1)
             axes.plot(row[column], y, markersize=3, markeredgewidth=0, linestyle="none", **look)
             axes.plot(row[f"{column}_published"], y, **RING)
@@ -82,6 +79,13 @@ def places(tables: Tables) -> pd.DataFrame:
             place += 1
     keys = zip(data["form"], data["selection"], strict=True)
     return data.assign(place=[found[key] for key in keys]).sort_values(["place", "huber_delta"], ignore_index=True)
+
+
+def _shift(row: dict[str, Any], deltas: list[Any]) -> float:
+    """Fits of several deltas lie about their line."""
+    if row["approach"] == 1 or len(deltas) < 2:
+        return 0.0
+    return 0.44 * (deltas.index(row["huber_delta"]) / (len(deltas) - 1) - 0.5)
 
 
 def _form(row: dict[str, Any]) -> str:

@@ -42,6 +42,7 @@ def slopes(study: Study, fits: Mapping[str, HuberFit | HullFit], published: pd.D
         found = fits[name]
         row: dict[str, Any] = {"fit": name, **_described(spec), "warnings": "; ".join(getattr(found, "warnings", ()))}
         intervals = (found.evidence.get("intervals") or {}).get("quantities", {})
+        values: dict[str, tuple[float | None, Any]]
         if isinstance(found, HullFit):
             values = {"slope": (found.lines["params"].slope, intervals.get("slope_params"))}
         else:

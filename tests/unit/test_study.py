@@ -108,11 +108,7 @@ def test_sections_are_frozen_and_closed():
             r"figures\.rainbow\.published: needs 'released' among losses\.sources",
         ),
         (["bootstrap"], {"resamples": 0}, r"figures\.bootstrap_pairs\.kind: the figure needs bootstrap\.resamples > 0"),
-        (
-            ["prescriptions", "fits"],
-            ["approach_3_all"],
-            r"figures\.approach_3\.fits: unknown fit with an optimum.* 'approach_3_all_width_depth'",
-        ),
+        (["figures", "approach_3", "fits"], ["al"], r"approach_3\.fits: unknown fit with an optimum .* 'al'"),
         (["data", "validation_tokens"], 8, r"data\.validation_tokens: 8 do not fill one context of 64"),
     ],
 )
@@ -171,3 +167,12 @@ def test_selections_are_on_the_studys_validation_set_unless_they_name_one():
     assert study.selections["all"] == f"validation_set == 'a' and ({config_of('config')['selections']['all']})"
     assert study.selections["other"] == config["selections"]["other"]
     assert load(study.model_dump(mode="json")) == study
+
+
+def test_only_fits_with_an_optimum_are_drawn_as_prescriptions():
+    config = config_of("config")
+    config["prescriptions"]["fits"] = ["approach_3_all"]  # and the figure draws one with width and depth
+    with pytest.raises(UserError, match=r"approach_3\.fits: .*'approach_3_all_width_depth'"):
+        load(config)
+    config["figures"] = {"approach_3": {"kind": "approach_3", "fits": ["approach_3_early", "approach_1_all"]}}
+    load(config)
