@@ -3,6 +3,7 @@
 # make test       set up the environment, then format, lint, types and tests
 # make test-slow  the heavier tests: the whole mini study, killed again and again
 # make test-hf    that exported checkpoints load in transformers, in an environment of its own
+# make eval       lm-eval, for the target benchmarks_evaluated, in an environment of its own; make test-eval tests it
 # make lock       refresh the pinned versions in envs/requirements.txt
 
 PYTHON ?= python3.11
@@ -14,7 +15,7 @@ ifeq ($(PIP_FIND_LINKS),)
 export UV_TORCH_BACKEND ?= cpu
 endif
 
-.PHONY: mini released test test-slow test-hf lock setup format
+.PHONY: mini released test test-slow test-hf eval test-eval lock setup format
 .DEFAULT_GOAL := mini
 
 mini released: setup
@@ -46,6 +47,16 @@ test-hf: .venv-hf/ready
 .venv-hf/ready: pyproject.toml | setup
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-hf
 	$(BIN)/uv pip install --quiet --python .venv-hf torch==2.13.0 -e .[dev,hf]
+	touch $@
+
+eval: .venv-eval/ready
+
+test-eval: eval
+	.venv-eval/bin/pytest tests/unit/evaluation
+
+.venv-eval/ready: pyproject.toml | setup
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-eval
+	$(BIN)/uv pip install --quiet --python .venv-eval torch==2.13.0 -e .[dev,eval]
 	touch $@
 
 format: setup

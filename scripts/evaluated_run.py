@@ -8,5 +8,5 @@ from gemstones.files import write_parquet
 
 logs.start(snakemake)
 params = snakemake.params
-losses = evaluate_run(Path(snakemake.input.manifest), params.sets, params.least_bytes)
+losses = evaluate_run(Path(params.manifest), params.sets, params.least_bytes)
 write_parquet(losses, snakemake.output[0], dict(params.items()))

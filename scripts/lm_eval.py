@@ -7,6 +7,7 @@ from gemstones.evaluation.harness import evaluate_checkpoint
 from gemstones.files import write_json
 
 logs.start(snakemake)
-manifest, data = (Path(snakemake.input[name]) for name in ("manifest", "data"))
-found = evaluate_checkpoint(manifest, data, command=snakemake.resources.command, **dict(snakemake.params.items()))
+params = snakemake.params
+command, tasks, folder = snakemake.resources.command, params.tasks, params.task_folder
+found = evaluate_checkpoint(Path(params.manifest), Path(snakemake.input.data), command, tasks, folder)
 write_json(found, snakemake.output[0])

@@ -27,7 +27,7 @@ LEFT_OUT = ("pretty_env_info", "git_hash", "upper_git_hash", "model_name", "mode
 
 
 def evaluate_checkpoint(
-    manifest: Path, data: Path, *, command: str, tasks: Sequence[str], task_folder: str | None = None
+    manifest: Path, data: Path, command: str, tasks: Sequence[str], task_folder: str | None = None
 ) -> dict[str, Any]:
     """Results of lm-eval for a run's checkpoint, with the run's name and step.
 

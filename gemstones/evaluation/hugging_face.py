@@ -26,7 +26,7 @@ MLPS = {
     "gelu_pytorch_tanh": ("GemmaMLP", "tanh"),
 }
 # Where a config does not say.
-DEFAULTS = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {"hidden_act": "silu", "tie_word_embeddings": False, "max_position_embeddings": 2048},
     "gemma": {"hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True, "max_position_embeddings": 8192},
 }

@@ -6,7 +6,6 @@ import gc
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from gemstones.training.evaluate import token_losses, windows
 # Tokens of a batch where no batch size is given: enough to fill a device, and few enough for the logits of a large vocabulary.
 BATCH_TOKENS = 4096
 
-Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+Watch = Callable[[Sequence[Any], str], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Settings:
     tokenizer: Path | None = None
 
 
-def _silent(batches: Iterable[Any], number: int, what: str) -> Iterable[Any]:
+def _silent(batches: Sequence[Any], what: str) -> Iterable[Any]:
     return batches
 
 
@@ -74,7 +74,7 @@ def evaluate(
     Parameters
     ----------
     data : manifests of token shards, or corpora of texts.
-    watch : is given the batches, their number and what they are of; gives the batches.
+    watch : is given the batches of a model and its name; gives the batches.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def evaluate(
     for path in models:
         model = open_model(path, device, settings.tokenizer)
         for one in data:
-            yield evaluate_model(model, one, settings, device, encoded, partial(watch, what=f"{path} on {one}"))
+            yield evaluate_model(model, one, settings, device, encoded, watch)
         del model
         gc.collect()  # before the next one is loaded
 
@@ -101,7 +101,7 @@ def evaluate_model(
     settings: Settings,
     device: torch.device,
     encoded: dict[Any, Set],
-    watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda batches, number: batches,
+    watch: Watch = _silent,
 ) -> Evaluation:
     """A model on some data, as :func:`evaluate` does it.
 
@@ -131,7 +131,7 @@ def total_loss(
     context_length: int,
     device: torch.device,
     batch_size: int | None = None,
-    watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda batches, number: batches,
+    watch: Watch = _silent,
 ) -> float:
     """Nats of all predicted tokens, summed in double precision. The last window is short where they are no whole number of them."""
     full, rest = divmod(found.predicted, context_length)
@@ -141,7 +141,7 @@ def total_loss(
         batches.append(range(full, full + 1))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=model.mixed)
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for numbers in watch(batches, len(batches)):
+    for numbers in watch(batches, model.name):
         if numbers.start < full:
             rows = windows(found.tokens, numbers, context_length)
         else:

@@ -43,13 +43,13 @@ def show(
         _print(rows)
 
 
-def _progress(batches: Iterable[Any], number: int, what: str) -> Iterable[Any]:
+def _progress(batches: Sequence[Any], what: str) -> Iterable[Any]:
     if not sys.stderr.isatty():
         return batches
     from rich.console import Console
     from rich.progress import track
 
-    return track(batches, what, number, console=Console(stderr=True), transient=True)
+    return track(batches, what, console=Console(stderr=True), transient=True)
 
 
 def _write(rows: Sequence[dict[str, Any]], output: Path) -> None:

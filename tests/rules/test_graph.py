@@ -66,6 +66,21 @@ def test_an_ablation_of_cooldowns_hangs_on_the_main_run(fresh):
     ]  # fmt: skip
 
 
+def test_checkpoints_are_evaluated_only_where_that_is_asked_for(fresh):
+    config = yaml.safe_load((fresh / "config/tiny.yaml").read_text())
+    plain = count(dry_run(fresh, "config/tiny.yaml"))
+    assert not any("evaluated" in rule or "lm_eval" in rule for rule in plain)
+    config["evaluation"] = {"sets": {"other": "other/*.txt"}, "tasks": ["arc_easy"]}
+    config["losses"] = {"sources": ["trained", "evaluated"], "validation_set": "validation"}
+    (fresh / "config/evaluated.yaml").write_text(yaml.safe_dump(config))
+    runs = 8  # two of which are trained in one job
+    assert count(dry_run(fresh, "config/evaluated.yaml")) == {**plain, "evaluated_run": runs, "evaluated_losses": 1}
+    benchmarks = count(dry_run(fresh, "config/evaluated.yaml", ("benchmarks_evaluated",)))
+    assert (benchmarks["lm_eval"], benchmarks["benchmarks_evaluated"], benchmarks["evaluated_run"]) == (runs, 1, 0)
+    done = snakemake(fresh, "-n", "benchmarks_evaluated", "--configfile", "config/tiny.yaml", check=False)
+    assert "error: evaluation.tasks: names no task" in done.stderr
+
+
 def test_a_simulation_needs_no_losses(fresh):
     config = "config/simulation.yaml"
     simulation = config_of("simulation")["simulation"]

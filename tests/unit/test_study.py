@@ -159,6 +159,29 @@ def test_a_study_that_trains_needs_runs():
         load({"study": "empty"})
 
 
+@pytest.mark.parametrize(
+    ("study", "changes", "message"),
+    [
+        (
+            "config",
+            {"losses": {"sources": ["trained", "evaluated"], "validation_set": "validation"}},
+            "evaluation.sets: needed",
+        ),
+        (
+            "config",
+            {"losses": {"sources": ["trained", "evaluated"]}, "evaluation": {"sets": {"other": "*.txt"}}},
+            "losses.validation_set: needed",
+        ),
+        ("config", {"evaluation": {"sets": {"validation": "*.txt"}}}, "evaluation.sets: .*choose another"),
+        ("released", {"evaluation": {"tasks": ["arc_easy"]}}, "evaluation: the section 'runs' is needed"),
+    ],
+)
+def test_a_wrong_evaluation_is_one_line(study, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load(config_of(study) | changes)
+    assert "\n" not in str(caught.value)
+
+
 def test_selections_are_on_the_studys_validation_set_unless_they_name_one():
     config = config_of("config")
     config["losses"] = {"validation_set": "a"}

@@ -21,7 +21,8 @@ try:
     study = load(config, ", ".join(map(str, workflow.configfiles)) or "config")
     # Every planned training job by (run, last step); the DAG's training part is drawn from it.
     JOBS = {(segment.run.name, segment.stop): segment for segment in segments(study)}
-    RUNS = {run: stop for run, stop in JOBS}
+    # Every run's last job, which may train other runs first.
+    RUNS = {run.name: job for job, segment in JOBS.items() for run in (*segment.before, segment.run)}
     ARCHIVE = archive_folder(study)
 except UserError as error:
     sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
@@ -115,11 +116,26 @@ def manifests(jobs):
 
 def last_manifests(wildcards):
     """The manifest of every run's last job."""
-    return manifests(RUNS.items())
+    return manifests({run: (run, stop) for run, stop in JOBS}.values())
 
 
-def last_manifest(wildcards):
-    return manifests([(wildcards.run, RUNS[wildcards.run])])[0]
+def last_job(wildcards):
+    """The manifest of the job that brings a run to its end."""
+    return manifests([RUNS[wildcards.run]])
+
+
+def run_manifest(wildcards):
+    """The run's own manifest: where a job trains several runs, only that of the last one is its output."""
+    segment = JOBS[RUNS[wildcards.run]]
+    (run,) = (run for run in (*segment.before, segment.run) if run.name == wildcards.run)
+    return f"{RESULTS}/training/{run.name}/steps/{run.steps}.json"
+
+
+def benchmark_results(wildcards):
+    """What lm-eval finds for every run."""
+    if not study.evaluation.tasks:
+        sys.exit("error: evaluation.tasks: names no task; name those of lm-eval that are wanted, such as arc_easy")
+    return expand("<results>/evaluation/benchmarks/{run}.json", run=RUNS)
 
 
 def archive_or_exit(wildcards):

@@ -10,7 +10,7 @@ snakemake -c1 benchmarks_evaluated --configfile …
 rule evaluated_run:
     """Losses of a run's kept checkpoints on the corpora of the config's evaluation.sets."""
     input:
-        manifest=last_manifest,
+        last_job,
         data="<results>/training/data/manifest.json",
         code=modules(
             *(f"evaluation/{name}" for name in ("checkpoints", "losses", "models", "sets")), "training/evaluate"
@@ -24,6 +24,7 @@ rule evaluated_run:
     conda:
         "../../envs/training.yaml"
     params:
+        manifest=run_manifest,
         sets=config["evaluation"]["sets"],
         least_bytes=config["evaluation"]["bytes"],
     script:
@@ -51,7 +52,7 @@ rule evaluated_losses:
 rule lm_eval:
     """A run's last checkpoint on the tasks of the config's evaluation.tasks, exported for the while."""
     input:
-        manifest=last_manifest,
+        last_job,
         data="<results>/training/data/manifest.json",
         code=modules("evaluation/harness", "training/export"),
     output:
@@ -65,6 +66,7 @@ rule lm_eval:
     resources:
         command=config["evaluation"]["lm_eval"],
     params:
+        manifest=run_manifest,
         tasks=config["evaluation"]["tasks"],
         task_folder=config["evaluation"]["task_folder"],
     script:
@@ -74,7 +76,7 @@ rule lm_eval:
 rule benchmarks_evaluated:
     """Accuracies of all runs' last checkpoints, in the schema of the table of benchmarks."""
     input:
-        results=expand("<results>/evaluation/benchmarks/{run}.json", run=RUNS if study.evaluation.tasks else []),
+        results=benchmark_results,
         trained="<results>/losses/trained.parquet",
         code=modules("evaluation/harness", "losses/benchmarks"),
     output:
