@@ -18,8 +18,11 @@ def narrowed(table: Table, console: Console, least: Sequence[str]) -> Table:
     """
     for column in table.columns:
         column.no_wrap = column.no_wrap or column.overflow != "fold"
+    folds = any(column.overflow == "fold" for column in table.columns)
     for head in least:
-        if Measurement.get(console, console.options.update(width=10_000), table).minimum <= console.width:
+        measured = Measurement.get(console, console.options.update(width=10_000), table)
+        # The minimum is that of cells broken at spaces, which only columns that fold are.
+        if (measured.minimum if folds else measured.maximum) <= console.width:
             break
         table.columns = [column for column in table.columns if column.header != head]
         for place, column in enumerate(table.columns):

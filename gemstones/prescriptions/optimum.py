@@ -38,8 +38,8 @@ def gpu_hour_budgets(spec: Prescriptions, speeds: Speeds | None) -> Array:
     """The config's budgets in GPU-hours or, where it has none, those of FLOPs at the usual speed, to whole powers of ten."""
     if speeds is None:
         return np.empty(0)
-    ends = (10.0 ** round(math.log10(flops / speeds.flops_per_gpu_hour)) for flops in spec.flops_range)
-    return np.geomspace(*(spec.gpu_hours_range or ends), spec.budgets)
+    low, high = (10.0 ** round(math.log10(flops / speeds.flops_per_gpu_hour)) for flops in spec.flops_range)
+    return np.geomspace(*(spec.gpu_hours_range or (low, high)), spec.budgets)
 
 
 def prescribe(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gemstones.cluster.narrow import narrowed
 from gemstones.errors import UserError
 from gemstones.prescriptions.answer import answer, budget_for
 from gemstones.prescriptions.search import UNITS, Search
@@ -173,7 +174,7 @@ def _print_optimum(console: Console, source: Source, found: Mapping[str, Any]) -
     table.add_row(f"steps of {source.tokens_per_step:,} tokens", *steps)
     if found["resource"] == "gpu_hours":
         table.add_row("FLOPs", *(f"{shape['flops']:.3g}" for shape in (feasible, relaxed)))
-    console.print(table)
+    console.print(narrowed(table, console, ["C = 6NT", "relaxed"]))
     if level:
         console.print("The interval is that of the relaxed optimum, from the laws of resamples.", style="dim")
 
@@ -216,7 +217,7 @@ def _print_nearest(console: Console, found: Mapping[str, Any]) -> None:
             f"{shape['loss']:.4f}", f"{shape['loss_above_relaxed']:.2g}", "never" if more is None else f"{100 * more:.2g} %" if more > 1e-9 else "0 %",
             style="bold" if (shape["width"], shape["depth"]) == chosen else None,
         )  # fmt: skip
-    console.print(table)
+    console.print(narrowed(table, console, ["parameters", "tokens"]))
 
 
 def _table(title: str) -> Any:

@@ -87,11 +87,12 @@ def find(law: str | None, config: Path | None, study: str | None, results: Path,
     level = known.bootstrap.level if known else fit.evidence.get("intervals", {}).get("level", 0.95)
     drawn = pd.read_parquet(resamples) if resamples.is_file() else pd.DataFrame()
     uncertainty = None if drawn.empty else Uncertainty(fit, drawn, level)
-    return Source(name, fit, uncertainty, known and _speeds(known, name, results, nodes), config, known)
+    speeds = _speeds(known, name, results, nodes) if known else None
+    return Source(name, fit, uncertainty, speeds, config, known)
 
 
 def _config_of(study: str) -> Path:
-    found = {}
+    found: dict[str, Path] = {}
     for path in sorted(CONFIGS.glob("*.yaml")):
         content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         if isinstance(content, dict) and "study" in content:
