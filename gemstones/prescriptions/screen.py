@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Of a file or a pipe; a terminal says its own.
 WIDTH = 100
+# Relative error of the model of speed above which GPU-hours come with a warning.
+LARGE_ERROR = 0.25
 ROWS = {
     "width": "width", "depth": "depth (layers)", "aspect_ratio": "width / depth", "params": "parameters",
     "tokens": "training tokens", "tokens_per_param": "tokens per parameter", "loss": "loss, nats per token",
@@ -119,6 +121,10 @@ def _warnings(source: Source, found: Mapping[str, Any]) -> list[str]:
     if speeds and speeds.model.extrapolates(speeds.nodes):
         low, high = speeds.model.nodes
         warnings.append(f"speeds on {speeds.nodes} nodes are extrapolated: recorded were {low} to {high}")
+    if speeds and speeds.model.error > LARGE_ERROR:
+        warnings.append(
+            f"GPU-hours are rough: the recorded speeds differ from the model's by {100 * speeds.model.error:.0f} % typically"
+        )
     if not {"width", "depth"} & set(law.law.covariates):
         warnings.append(
             f"a law of {', '.join(law.law.covariates)} knows no shapes: among those with equal parameters, it takes the cheapest"
