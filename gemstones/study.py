@@ -634,12 +634,15 @@ class Study(Config):
             if self.losses.only_own and main and self.overspend.step > main.steps:
                 faults.append(f"overspend.step: {self.overspend.step} lies beyond the main run's {main.steps} steps")
         if self.prescriptions.reference:
-            for key in ("head_size", "vocabulary_size", "context_length"):
-                wanted = Suite.model_fields[key].default
-                if getattr(self.suite, key) != wanted:
-                    faults.append(
-                        f"prescriptions.reference: the authors' search is for suite.{key} {wanted}; set it to false"
-                    )
+            # Those of the authors are the defaults.
+            wanted = {
+                key: Suite.model_fields[key].default for key in ("head_size", "vocabulary_size", "context_length")
+            }
+            if any(getattr(self.suite, key) != value for key, value in wanted.items()):
+                theirs = ", ".join(f"{key} {value}" for key, value in wanted.items())
+                faults.append(
+                    f"prescriptions.reference: the authors' search is for a suite of {theirs}; set it to false"
+                )
         if self.overtraining:
             known("overtraining.fit", self.overtraining.fit, "Approach 3 fit with tokens", on_a_budget)
         drawable: dict[str, tuple[list[str], str]] = {

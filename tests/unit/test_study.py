@@ -89,6 +89,11 @@ def test_sections_are_frozen_and_closed():
             {"main": {"steps": 300, "evaluate_every": 30}, "lr_ablation": {"steps": 300}},
             r"figures\.cooldown\.kind: the figure needs the section 'runs\.cooldown'",
         ),
+        (
+            ["prescriptions", "reference"],
+            True,
+            r"prescriptions\.reference: the authors' search is for a suite of head_size 128",
+        ),
         (["overspend", "step"], 9000, r"overspend\.step: 9000 lies beyond the main run's"),
         (["losses", "sources"], [], r"losses\.sources: name 'trained', 'released' or both"),
         (
