@@ -22,7 +22,8 @@ TOP = 0.97  # height, as a share of the axes, of the marks of runs that diverged
 
 def draw_lr_transfer(tables: Tables) -> Drawing:
     """Loss at the end of every run, one line per shape; a tick at the foot is the best rate by a parabola."""
-    rates = final_losses(tables)
+    trains = tables.study.runs and tables.study.runs.lr_transfer
+    rates = final_losses(tables) if trains else preflight_losses(tables)
     best = best_rates(rates)
     styles = model_styles(tables)
     drawn = figure(3.6)
@@ -38,7 +39,7 @@ def draw_lr_transfer(tables: Tables) -> Drawing:
             axes.vlines(at, 0, 0.08, transform=inside, color=style.color, linewidth=2)
         axes.set_xlabel(label)
         log_axis(axes, "x", "power" if column == "lr" else "plain", most=5)
-    loss_axis(panels[0])
+    loss_axis(panels[0], f"{'validation' if trains else 'training'} loss (nats/token)")
     panels[0].margins(y=0.15)
     shapes = [
         Line2D([], [], label=str(shape), marker=styles[str(shape)].marker, **styles[str(shape)].line())
@@ -69,7 +70,20 @@ def final_losses(tables: Tables) -> pd.DataFrame:
          float(losses.get((run.name, run.steps), math.nan)))
         for run, scale in zip(planned, scales, strict=True)
     ]  # fmt: skip
-    rates = pd.DataFrame(rows, columns=["shape", "width_sqrt_depth", "run", "lr", "lr_base", "step", "loss"])
+    return _rates(
+        tables, pd.DataFrame(rows, columns=["shape", "width_sqrt_depth", "run", "lr", "lr_base", "step", "loss"])
+    )
+
+
+def preflight_losses(tables: Tables) -> pd.DataFrame:
+    """The same of the authors' runs before the suite, of which no step is known; they were not patched."""
+    runs = tables.needed("preflight")
+    scale = runs["width"] * np.sqrt(runs["depth"])
+    rates = runs.assign(width_sqrt_depth=scale, lr_base=runs["lr"] * scale)
+    return _rates(tables, rates[["shape", "width_sqrt_depth", "lr", "lr_base", "loss"]])
+
+
+def _rates(tables: Tables, rates: pd.DataFrame) -> pd.DataFrame:
     guessing = math.log(tables.study.suite.vocabulary_size)
     rates = rates.assign(diverged=~(rates["loss"] <= guessing))
     return rates.sort_values(["width_sqrt_depth", "shape", "lr"], ignore_index=True)

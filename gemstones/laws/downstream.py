@@ -1,28 +1,22 @@
-"""Laws from the validation loss to benchmarks: error and accuracy of checkpoints, fitted by least squares.
+"""Laws from the validation loss to benchmarks, at checkpoints that have both: mean error, and accuracy of each task.
 
-The error of Gadre et al. (2024, arXiv 2403.08540), err = ε − k·exp(−γL), of the mean accuracy over all tasks; and the accuracy of
-Bhagia et al. (2024, arXiv 2412.04403), acc = a / (1 + exp(−k(L − L₀))) + b, of each task and of the mean. Bhagia et al. take for
-L the loss on the task's own answers, which the Gemstones authors did not release: here it is the validation loss for both laws.
-
-The logistic curve ends at a + b for low losses, and no accuracy exceeds 1: where the data lie before the bend, so that they do not
-tell its end, a + b is 1. Intervals are those of the other laws: runs weighed at random, percentiles expanded
-(:mod:`gemstones.laws.uncertainty`).
+Their forms are those of Gadre et al. and of Bhagia et al. (:mod:`gemstones.laws.curves`). The latter take for L the loss on the task's own
+answers, which the Gemstones authors did not release: here it is the validation loss for both. Intervals are those of the other laws:
+runs weighed at random, percentiles expanded (:mod:`gemstones.laws.uncertainty`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import least_squares
-from scipy.special import expit
 
 from gemstones.errors import UserError
+from gemstones.laws.curves import ACCURACY, ERROR, LAWS, Law
 from gemstones.laws.rows import versions
 from gemstones.laws.uncertainty import expanded_tail
 from gemstones.losses.columns import KEY
@@ -36,25 +30,6 @@ MEAN = "mean"  # of all tasks: stands where a task's name does
 CHECKPOINT = [name for name in KEY if name != "validation_set"]
 # Fewer runs, or rows for each parameter, make no law.
 FEWEST_RUNS, FEWEST_ROWS = 5, 4
-STEEPNESS = (1.0, 2.5, 6.0)  # of starts, per nat
-
-
-class Law(NamedTuple):
-    """A curve over the loss.
-
-    Attributes
-    ----------
-    predict : from losses (…) and parameters (p,), or (p, 1) for several laws, to values.
-    fit : from losses, values and weights (n,) and starts, each (p,), to parameters (p,).
-    starts : from losses and values to starts.
-    """
-
-    name: str
-    equation: str
-    parameters: tuple[str, ...]
-    predict: Callable[[Array, Array], Array]
-    fit: Callable[[Array, Array, Array, Sequence[Array]], Array]
-    starts: Callable[[Array, Array], list[Array]]
 
 
 @dataclass(frozen=True)
@@ -80,100 +55,6 @@ class Downstream:
             for row in self.laws.to_dict("records")
         ]
         return {"equations": {law.name: law.equation for law in LAWS}, "laws": known, "versions": versions()}
-
-
-def _predict_error(loss: Array, p: Array) -> Array:
-    k, gamma, epsilon = p
-    return np.asarray(epsilon - k * np.exp(-gamma * loss))
-
-
-def _fit_error(loss: Array, value: Array, weights: Array, starts: Sequence[Array]) -> Array:
-    """Parameters with log k at the middle of the losses, so that the three are of one size and hardly correlated."""
-    middle = loss.mean()
-
-    def inner(p: Array) -> Array:
-        return np.array([math.log(p[0]) - p[1] * middle, p[1], p[2]])
-
-    def curve(q: Array) -> tuple[Array, Array]:
-        term = np.exp(q[0] - q[1] * (loss - middle))
-        return q[2] - term, np.stack([-term, (loss - middle) * term, np.ones_like(loss)], axis=1)
-
-    q = _least(curve, value, weights, [inner(start) for start in starts])
-    return np.array([math.exp(q[0] + q[1] * middle), q[1], q[2]])
-
-
-def _error_starts(loss: Array, value: Array) -> list[Array]:
-    level, middle = value.max() + 0.1 * np.ptp(value), loss.mean()
-    return [np.array([(level - value.mean()) * math.exp(gamma * middle), gamma, level]) for gamma in STEEPNESS]
-
-
-def _predict_accuracy(loss: Array, p: Array) -> Array:
-    a, k, middle, b = p
-    return np.asarray(a * expit(k * (loss - middle)) + b)
-
-
-def _fit_accuracy(loss: Array, value: Array, weights: Array, starts: Sequence[Array]) -> Array:
-    """First with a + b = 1; where a lower end fits better, with all four parameters."""
-
-    def curve(p: Array) -> tuple[Array, Array]:
-        a, k, middle, b = p
-        share = expit(k * (loss - middle))
-        slope = a * share * (1 - share)
-        derivatives = [share, slope * (loss - middle), -slope * k, np.ones_like(loss)]
-        return a * share + b, np.stack(derivatives, axis=1)
-
-    def up_to_one(q: Array) -> tuple[Array, Array]:
-        predicted, derivatives = curve(np.array([1 - q[2], *q]))
-        derivatives[:, 3] -= derivatives[:, 0]  # a = 1 - b
-        return predicted, derivatives[:, 1:]
-
-    k, middle, b = _least(up_to_one, value, weights, [start[1:] for start in starts])
-    bounded = np.array([1 - b, k, middle, b])
-    predicted, derivatives = curve(bounded)
-    if float(np.sum(weights * (value - predicted) * derivatives[:, 0])) >= 0:
-        return bounded
-    below = [start for start in starts if start[0] + start[3] < 1]
-    free = _least(curve, value, weights, below or [bounded])
-    return free if 0 < free[0] <= 1 - free[3] and free[1] < 0 else bounded
-
-
-def _accuracy_starts(loss: Array, value: Array) -> list[Array]:
-    low, high = value.min(), value.max()
-    middles = (loss.min() - 1, loss.min(), np.median(loss))
-    return [np.array([1.2 * (high - low), -k, middle, low]) for k in STEEPNESS for middle in middles]
-
-
-ERROR = Law(
-    "error", "error = epsilon - k exp(-gamma L)", ("k", "gamma", "epsilon"), _predict_error, _fit_error, _error_starts
-)
-ACCURACY = Law(
-    "accuracy",
-    "accuracy = a / (1 + exp(-k (L - loss_0))) + b",
-    ("a", "k", "loss_0", "b"),
-    _predict_accuracy,
-    _fit_accuracy,
-    _accuracy_starts,
-)
-LAWS = (ERROR, ACCURACY)
-
-
-def _least(
-    curve: Callable[[Array], tuple[Array, Array]], value: Array, weights: Array, starts: Sequence[Array]
-) -> Array:
-    """The best minimum of the weighted squares that the starts lead to."""
-    root = np.sqrt(weights)
-    found = [
-        least_squares(
-            lambda p: root * (curve(p)[0] - value),
-            start,
-            lambda p: root[:, None] * curve(p)[1],
-            method="lm",
-            x_scale="jac",
-            max_nfev=200,
-        )
-        for start in starts
-    ]
-    return np.asarray(min(found, key=lambda result: float(result.cost)).x)
 
 
 def fit_downstream(losses: pd.DataFrame, benchmarks: pd.DataFrame, study: Study) -> Downstream:
@@ -214,19 +95,18 @@ def checkpoints(losses: pd.DataFrame, benchmarks: pd.DataFrame) -> pd.DataFrame:
     """
     if benchmarks["source"].nunique() > 1:
         raise UserError(f"benchmarks: accuracies of several sources ({', '.join(sorted(set(benchmarks['source'])))})")
-    shape = ["params", "width", "depth"]
-    known = losses.loc[losses["run"].notna(), [*CHECKPOINT, *shape, "loss"]]
-    rows = known.merge(benchmarks.drop(columns=shape), on=CHECKPOINT)
-    columns = [*CHECKPOINT, *shape, "loss", "task", "accuracy", "standard_error", "random_chance"]
-    tasks = rows.groupby([*CHECKPOINT, *shape, "loss"], as_index=False)
-    n = benchmarks["task"].nunique()
-    mean = tasks.agg(
+    of_task = ["task", "accuracy", "standard_error", "random_chance"]
+    of_checkpoint = [*CHECKPOINT, "params", "width", "depth", "loss"]
+    known = losses.loc[losses["run"].notna(), of_checkpoint]
+    rows = known.merge(benchmarks[[*CHECKPOINT, *of_task]], on=CHECKPOINT)[[*of_checkpoint, *of_task]]
+    mean = rows.groupby(of_checkpoint, as_index=False).agg(
         tasks=("task", "nunique"),
         accuracy=("accuracy", "mean"),
         standard_error=("standard_error", lambda errors: math.sqrt(float(np.sum(errors**2))) / len(errors)),
         random_chance=("random_chance", "mean"),
     )
-    return pd.concat([rows[columns], mean[mean["tasks"] == n].assign(task=MEAN)[columns]], ignore_index=True)
+    mean = mean[mean["tasks"] == benchmarks["task"].nunique()].drop(columns="tasks").assign(task=MEAN)
+    return pd.concat([rows, mean], ignore_index=True)
 
 
 def pages(laws: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -260,8 +140,7 @@ def _fit(law: Law, task: str, points: pd.DataFrame, study: Study) -> tuple[dict[
     # The same weights for all tasks.
     draws = np.random.default_rng(study.seed).dirichlet(np.ones(n_runs), study.bootstrap.resamples) * n_runs
     resampled = np.array([again(weights[run]) for weights in draws]).reshape(-1, n_parameters)
-    tail = expanded_tail(study.bootstrap.level, n_runs, n_parameters)
-    ends = np.quantile(resampled, [tail, 1 - tail], axis=0) if len(resampled) else np.full((2, n_parameters), np.nan)
+    ends = _ends(resampled, study.bootstrap.level, n_runs, n_parameters)
     small = points["params"].to_numpy(float) <= (study.holdout.params_at_most or np.inf)
     large = np.nan
     if not small.all() and len(set(run[small])) >= FEWEST_RUNS:
@@ -289,7 +168,7 @@ def _fit(law: Law, task: str, points: pd.DataFrame, study: Study) -> tuple[dict[
 
 
 def band(law: Law, resamples: pd.DataFrame, loss: ArrayLike, level: float, runs: int) -> tuple[Array, Array]:
-    """Ends (n,) of the interval of a law's curve at losses (n,).
+    """Ends (n,) of the interval of a law's curve at losses (n,); not-a-number without resamples.
 
     Parameters
     ----------
@@ -297,6 +176,13 @@ def band(law: Law, resamples: pd.DataFrame, loss: ArrayLike, level: float, runs:
     runs : how many there were to resample.
     """
     values = law.predict(np.asarray(loss, dtype=float), resamples[list(law.parameters)].to_numpy(float).T[:, :, None])
-    tail = expanded_tail(level, runs, len(law.parameters))
-    low, high = np.quantile(values, [tail, 1 - tail], axis=0)
+    low, high = _ends(values, level, runs, len(law.parameters))
     return low, high
+
+
+def _ends(values: Array, level: float, runs: int, parameters: int) -> Array:
+    """Both ends (2, …) of the intervals of what resamples say, (resamples, …)."""
+    if not len(values):
+        return np.full((2, *values.shape[1:]), np.nan)
+    tail = expanded_tail(level, runs, parameters)
+    return np.asarray(np.quantile(values, [tail, 1 - tail], axis=0))

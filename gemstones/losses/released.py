@@ -115,11 +115,12 @@ def industry_models(folder: str | Path) -> pd.DataFrame:
 def preflight_runs(folder: str | Path) -> pd.DataFrame:
     """Short runs of four shapes at six learning rates, by which the authors chose the rule for the rate (their Figure 3).
 
-    Their steps and tokens are not known. Runs of another initialisation, which the authors leave out, are left out.
+    Their steps and tokens are not known, nor whether the loss, `global_loss` in the file, is that of one batch: the authors'
+    training logs name the training loss so. Runs of another initialisation, which the authors leave out, are left out.
 
     Returns
     -------
-    DataFrame with shape, width, depth, lr (peak), loss (at the end, nats per token), by width, depth and lr.
+    DataFrame with shape, width, depth, lr (peak), loss (training, at the end, nats per token), by width, depth and lr.
     """
     path = fetch(PREFLIGHT, folder)
     raw = pd.read_csv(path)

@@ -15,6 +15,7 @@ NEVER_PUBLISHED = {
     "approach_3_chinchilla_reduced_lr_ablation_delta_3",
     "approach_3_hot_width_depth_delta_3",
     "approach_3_over_120b_width_depth_delta_3",
+    *(f"approach_3_all_{name}{law}" for name in ("fineweb", "fineweb_edu", "dclm") for law in ("", "_width_depth")),
 }
 HULL_SIZES = {"hot": 21, "all": 28, "over_120b": 14, "lr_ablation": 17, "cooldown": 12}
 

@@ -36,6 +36,8 @@ def test_mini_trains_and_released_does_not(fresh, mini):
     assert not jobs["published_laws"]
     released = count(dry_run(fresh, "config/released.yaml"))
     assert released["released_losses"] == released["published_laws"] == 1
+    assert released["benchmarks"] == released["downstream"] == 1
+    assert not jobs["benchmarks"] + jobs["downstream"]
     assert not any(rule.startswith("train") for rule in released)
     assert jobs["ledger"] == 1
     assert not released["ledger"]

@@ -271,3 +271,11 @@ def test_as_a_process_it_loads_only_what_a_fit_needs(csv):
     wrong = subprocess.run([GEMSTONES, "fit", csv, "--law", "foo"], capture_output=True, text=True)
     assert (wrong.returncode, wrong.stdout) == (1, "")
     assert wrong.stderr == "error: unknown covariate 'foo'; choose from params, tokens, width, depth\n"
+
+
+def test_losses_on_several_sets_are_not_mixed(losses, tmp_path):
+    path = tmp_path / "sets.csv"
+    rows = losses.assign(step=losses["tokens"], validation_set="a")
+    pd.concat([rows, rows.assign(validation_set="b")]).to_csv(path, index=False)
+    assert "several validation sets (a, b); say which one" in refused(path)
+    run(path, "--query", "validation_set == 'a'", "--bootstrap", "0")

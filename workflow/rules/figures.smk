@@ -10,8 +10,8 @@ rule figure:
         unpack(figure_inputs),
         shapes="<results>/suite/shapes.csv",
         shared=modules(
-            *(f"figures/{name}" for name in ("__init__", "axes", "inputs", "output", "published", "style")),
-            *(f"laws/{name}" for name in ("fit", "hull", "power_law")),
+            *(f"figures/{name}" for name in ("__init__", "axes", "inputs", "output", "panels", "published", "style")),
+            *(f"laws/{name}" for name in ("curves", "downstream", "fit", "hull", "power_law", "uncertainty")),
             "losses/selections",
             "report",
         ),

@@ -145,7 +145,11 @@ rule downstream:
     input:
         losses="<results>/losses/losses.parquet",
         benchmarks="<results>/losses/benchmarks.parquet",
-        code=modules("laws/downstream", "laws/rows", "laws/uncertainty", "losses/columns", "losses/table", "report"),
+        code=modules(
+            *(f"laws/{name}" for name in ("curves", "downstream", "rows", "uncertainty")),
+            *(f"losses/{name}" for name in ("columns", "selections", "table")),
+            "report",
+        ),
     output:
         json="<results>/laws/downstream.json",
         csv="<results>/laws/downstream.csv",

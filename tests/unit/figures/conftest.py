@@ -10,9 +10,11 @@ import pytest
 
 from gemstones.figures.inputs import Tables
 from gemstones.laws.comparison import compare_laws
+from gemstones.laws.downstream import fit_downstream
 from gemstones.laws.fit import HuberFit, fit_huber
 from gemstones.laws.hull import HullFit, fit_hull
 from gemstones.laws.power_law import PowerLaw
+from gemstones.losses import benchmarks
 from gemstones.losses.selections import select
 from gemstones.losses.table import check
 from gemstones.prescriptions.optimum import budgets, prescribe
@@ -46,6 +48,7 @@ CONFIG: dict[str, Any] = {
         "cooldown": {"anchors": [225, 405], "shapes": ["32x2", "64x1", "64x3", "96x2"]},
     },
     "plan": {"flops_per_second": 2e10, "gpus_per_node": 1, "segment_steps": 225},
+    "losses": {"validation_set": "held_out"},
     "selections": {
         "all": "phase == 'main'",
         "late": "phase == 'main' and step >= 180",
@@ -162,6 +165,32 @@ def small_coverage() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def small_benchmarks(losses: pd.DataFrame) -> pd.DataFrame:
+    """Three tasks whose accuracies at the main runs' checkpoints follow a logistic law of the loss, with some noise."""
+    main = losses[(losses["phase"] == "main") & (losses["validation_set"] == "held_out")]
+    noise = np.random.default_rng(3)
+    parts = [
+        main[["suite", "run", "step", "tokens", "flops", "params", "width", "depth"]].assign(
+            task=task,
+            accuracy=chance + 0.4 / (1 + np.exp(3 * (main["loss"] - middle))) + 0.005 * noise.standard_normal(len(main)),
+            standard_error=0.01, random_chance=chance, source="nobody",
+        )
+        for task, chance, middle in (("arc:easy", 0.25, 3.2), ("piqa", 0.5, 3.0), ("siqa", 1 / 3, 3.4))
+    ]  # fmt: skip
+    return benchmarks.check(pd.concat(parts, ignore_index=True), "synthetic benchmarks")
+
+
+def with_other_sets(losses: pd.DataFrame) -> pd.DataFrame:
+    """The losses and, of the main runs, losses on two other sets: at each second checkpoint, at the last two."""
+    main = losses[losses["phase"] == "main"]
+    parts = [
+        losses,
+        main[main["step"] % 90 == 0].assign(validation_set="web", loss=1.04 * main["loss"]),
+        main[main["step"] > 400].assign(validation_set="books", loss=main["loss"] ** 1.02),
+    ]
+    return check(pd.concat(parts, ignore_index=True), "synthetic losses on several sets")
+
+
 def compared(study: Study, losses: pd.DataFrame) -> pd.DataFrame:
     """Laws compared on selections; one of them stands for the authors' law."""
     rows = {name: select(losses, study.selections[name], name) for name in study.comparisons}
@@ -179,16 +208,23 @@ def small_study(kind: str, fits: list[str]) -> Tables:
         for name in fits
         if name in study.prescriptions.fits
     }
+    accuracies = small_benchmarks(losses)
+    study = study.model_copy(update={"bootstrap": study.bootstrap.model_copy(update={"resamples": 20})})
+    downstream = fit_downstream(losses, accuracies, study)
     return small_tables(
         kind,
         fits=fits,
-        losses=losses,
+        losses=with_other_sets(losses),
         laws={name: laws[name] for name in fits},
         prescriptions=prescriptions,
         others={
             "overspend": overspend(select(losses, study.selections["all"], "all"), study.overspend.step),
             "comparison": compared(study, losses),
             "coverage": small_coverage(),
+            "benchmarks": accuracies,
+            "downstream": downstream.laws,
+            "downstream_points": downstream.points,
+            "downstream_resamples": downstream.resamples,
             "overtraining": overtraining(
                 laws[study.overtraining.fit], study.overtraining.flops, study.suite, study.overtraining.fit
             ),

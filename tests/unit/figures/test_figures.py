@@ -252,6 +252,77 @@ def test_runs_that_diverged_stand_at_the_top_and_on_no_line(drawings: dict[str, 
         assert [x for line in filled for x in line.get_xdata()] == list(data.loc[~data["diverged"], column])
 
 
+def test_runs_before_the_suite_stand_in_for_a_studys_own(tables: dict[str, Tables]) -> None:
+    given = tables["lr_transfer"]
+    study = given.study.model_copy(update={"runs": None})
+    preflight = pd.DataFrame({"shape": "64x1", "width": 64, "depth": 1, "lr": [0.01, 0.02, 0.04], "loss": [4.0, 3, 9]})
+    drawing = draw(replace(given, study=study, others={"preflight": preflight}))
+    assert list(drawing.data["lr_base"]) == pytest.approx([0.64, 1.28, 2.56])
+    assert list(drawing.data["diverged"]) == [False, False, True]  # 9 is above the loss of guessing
+    assert "training loss" in drawing.figure.axes[0].get_ylabel()
+
+
+def test_accuracies_are_drawn_in_percent_with_their_mean_and_guessing(
+    drawings: dict[str, Drawing], tables: dict[str, Tables]
+) -> None:
+    drawing, table = drawings["benchmarks"], tables["benchmarks"].others["benchmarks"]
+    data = drawing.data
+    assert sorted(data["task"].unique()) == ["arc:easy", "mean of all tasks", "piqa", "siqa"]
+    of_run = table[(table["run"] == "64x3") & (table["step"] == 450)]
+    mean = data[(data["task"] == "mean of all tasks") & (data["run"] == "64x3") & (data["step"] == 450)].iloc[0]
+    assert mean["accuracy_percent"] == pytest.approx(100 * of_run["accuracy"].mean())
+    assert mean["standard_error_percent"] == pytest.approx(1 / np.sqrt(3))
+    panels = {axes.get_title(): axes for axes in drawing.figure.axes}
+    for task, rows in data.groupby("task"):
+        lines = [list(line.get_ydata()) for line in panels[str(task)].get_lines()]
+        guessing = rows["random_chance_percent"].iloc[0]
+        assert [guessing, guessing] in lines
+        drawn = sorted(y for line in lines for y in line if len(line) == 10)
+        assert drawn == sorted(rows["accuracy_percent"])
+
+
+def test_laws_of_benchmarks_are_drawn_through_the_checkpoints(
+    drawings: dict[str, Drawing], tables: dict[str, Tables]
+) -> None:
+    from gemstones.laws.curves import ACCURACY, ERROR
+
+    laws = tables["accuracy_law"].others["downstream"]
+    for kind, law in (("error_law", ERROR), ("accuracy_law", ACCURACY)):
+        data = drawings[kind].data
+        for task, row in laws[laws["law"] == law.name].set_index("task").iterrows():
+            curve = data[(data["part"] == "law") & (data["task"] == task)]
+            expected = law.predict(curve["loss_nats_per_token"].to_numpy(), row[list(law.parameters)].to_numpy(float))
+            assert list(curve["value"]) == pytest.approx(list(expected))
+            assert (curve["low"] <= curve["value"] + 2e-3).all()
+            assert (curve["value"] - 2e-3 <= curve["high"]).all()
+            seen = data[(data["part"] == "checkpoint") & (data["task"] == task)]
+            assert len(seen) == row["rows"]
+            assert (
+                curve["loss_nats_per_token"].agg(["min", "max"]).tolist()
+                == seen["loss_nats_per_token"].agg(["min", "max"]).tolist()
+            )
+    left, right = drawings["error_law"].figure.axes
+    assert left.xaxis_inverted()
+    errors = drawings["error_law"].tables["Held-out errors by model"]
+    assert [label.get_text() for label in right.get_yticklabels()] == list(errors["shape"])
+    assert errors["params"].is_monotonic_increasing
+
+
+def test_sets_are_compared_at_the_same_checkpoints(drawings: dict[str, Drawing], losses: pd.DataFrame) -> None:
+    data = drawings["validation_sets"].data
+    assert list(data["validation_set"].unique()) == ["held_out", "books", "web"]
+    main = losses[losses["phase"] == "main"]
+    on_main = data["loss_on_main_set"]
+    assert np.allclose(data.loc[data["validation_set"] == "web", "above_main_set_percent"], 4)
+    books = data["validation_set"] == "books"
+    assert np.allclose(data.loc[books, "above_main_set_percent"], 100 * (on_main[books] ** 0.02 - 1))
+    assert set(data.loc[books, "step"]) == {405, 450}
+    of_main = data[data["validation_set"] == "held_out"]
+    assert len(of_main) == len(main[(main["step"] % 90 == 0) | (main["step"] > 400)])
+    (summary,) = drawings["validation_sets"].tables.values()
+    assert list(summary["checkpoints"]) == [books.sum(), (data["validation_set"] == "web").sum()]
+
+
 def test_a_best_rate_at_the_end_of_the_rates_is_not_known() -> None:
     from gemstones.figures.lr_transfer import best_rates
 
@@ -285,7 +356,20 @@ def test_coverage_is_drawn_with_its_binomial_errors(drawings: dict[str, Drawing]
 
 
 @pytest.mark.parametrize(
-    "kind", ["approach_1", "approach_3", "rainbow", "residuals", "held_out", "overspend", "overtraining", "coverage"]
+    "kind",
+    [
+        "approach_1",
+        "approach_3",
+        "rainbow",
+        "residuals",
+        "held_out",
+        "overspend",
+        "overtraining",
+        "coverage",
+        "benchmarks",
+        "error_law",
+        "accuracy_law",
+    ],
 )
 def test_missing_table_is_one_clear_message(kind: str) -> None:
     with pytest.raises(UserError, match=f"figure of kind '{kind}'"):
@@ -322,11 +406,11 @@ def _sides(shapes: pd.Series) -> tuple[pd.Series, pd.Series]:
 def test_spikes_are_ringed(tables: dict[str, Tables]) -> None:
     anomalies = pd.DataFrame(
         {
-            "suite": ["small", "small", "small", "other"],
-            "run": ["64x3", "96x2", "96x2", "32x2"],
-            "step": [90, 135, None, 90],
-            "validation_set": ["held_out", "held_out", None, "held_out"],
-            "kind": ["spike", "spike", "throughput", "spike"],
+            "suite": ["small", "small", "small", "other", "small"],
+            "run": ["64x3", "96x2", "96x2", "32x2", "32x2"],
+            "step": [90, 135, None, 90, 90],
+            "validation_set": ["held_out", "held_out", None, "held_out", "web"],
+            "kind": ["spike", "spike", "throughput", "spike", "spike"],
         }
     )
     drawing = draw(replace(tables["residuals"], others={"anomalies": anomalies}))

@@ -1,0 +1,60 @@
+"""Accuracy on benchmarks against training FLOPs, a panel a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gemstones.figures.axes import log_axis
+from gemstones.figures.inputs import Tables
+from gemstones.figures.output import Drawing
+from gemstones.figures.panels import CHANCE, draw_key, label_bottom, task_panels
+from gemstones.figures.style import GREY, model_styles, shape_names
+
+MEAN = "mean of all tasks"
+ERROR: dict[str, Any] = {"color": GREY, "capsize": 2, "linewidth": 1.5}
+RUN = ["suite", "run", "step"]
+
+
+def draw_benchmarks(tables: Tables) -> Drawing:
+    """One line per model; the grey bar is a standard error up and down, the dotted line what guessing gives."""
+    data = accuracies(tables.needed("benchmarks"))
+    styles = model_styles(tables)
+    tasks = [*sorted(set(data["task"]) - {MEAN}), MEAN]
+    drawn, panels, key = task_panels(tasks)
+    for axes, task in zip(panels, tasks, strict=True):
+        rows = data[data["task"] == task]
+        for shape, run in rows.groupby("shape", sort=False):
+            axes.plot(run["flops"], run["accuracy_percent"], **styles[str(shape)].line(linewidth=0.8))
+        chance, error = rows["random_chance_percent"].iloc[0], rows["standard_error_percent"].mean()
+        axes.axhline(chance, **CHANCE)
+        low, high = rows["accuracy_percent"].min(), rows["accuracy_percent"].max()
+        axes.errorbar(rows["flops"].min(), high - error, error, **ERROR)
+        axes.set_ylim(min(low, chance) - 0.06 * (high - low), None)
+    for axes in panels:
+        log_axis(axes, "x", "power", most=3)
+    label_bottom(panels, "training FLOPs")
+    drawn.supylabel("accuracy (%)", fontsize="medium")
+    draw_key(key, {name: style for name, style in styles.items() if name in set(data["shape"])})
+    key.errorbar(1.25, 4, 0.45, **ERROR)
+    key.text(3.2, 4, "± a standard error", va="center")
+    key.plot([0, 2.5], [2.8, 2.8], **CHANCE)
+    key.text(3.2, 2.8, "guessing", va="center")
+    return Drawing(drawn, data)
+
+
+def accuracies(benchmarks: pd.DataFrame) -> pd.DataFrame:
+    """One row per run, step and task, by parameters, with `shape`, and the mean of all tasks for one more; all in percent."""
+    rows = benchmarks.dropna(subset=["flops", "width", "depth"])
+    rows = rows.assign(shape=shape_names(rows), variance=rows["standard_error"] ** 2)
+    kept = [*RUN, "shape", "params", "flops"]
+    mean = rows.groupby(kept, as_index=False)[["accuracy", "random_chance", "variance"]].mean()
+    # Of n tasks, the mean's variance is that of a task over n.
+    mean = mean.assign(task=MEAN, standard_error=np.sqrt(mean["variance"] / rows["task"].nunique()))
+    shares = ["accuracy", "standard_error", "random_chance"]
+    everything = pd.concat([rows, mean], ignore_index=True)[[*kept, "task", *shares]]
+    everything[shares] *= 100
+    everything = everything.rename(columns={name: f"{name}_percent" for name in shares})
+    return everything.sort_values(["task", "params", "run", "step"], ignore_index=True)
