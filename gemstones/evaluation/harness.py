@@ -67,8 +67,10 @@ def run_lm_eval(command: str, model: Path, tasks: Sequence[str], task_folder: st
         log.info("%s\n%s", " ".join(called), done.stdout)
         written = sorted(Path(folder).rglob("results_*.json"))
         if done.returncode or not written:
-            last = (done.stdout.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            raise UserError(f"lm-eval failed: {last.strip()}")
+            lines = done.stdout.strip().splitlines() or [f"exit status {done.returncode}"]
+            # Progress bars may come after what went wrong.
+            said = [line for line in lines if "Error" in line] or lines
+            raise UserError(f"lm-eval failed: {said[-1].strip()}")
         content: dict[str, Any] = json.loads(written[-1].read_text())
     return {key: value for key, value in content.items() if key not in LEFT_OUT}
 

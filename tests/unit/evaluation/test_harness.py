@@ -13,7 +13,7 @@ import pytest
 from gemstones.errors import UserError
 from gemstones.evaluation.harness import benchmark_rows, evaluate_checkpoint, run_lm_eval
 from gemstones.losses import benchmarks
-from tests.unit.training.conftest import Train
+from tests.unit.training.conftest import Train, make_job, make_run
 
 FOLDER = Path(__file__).parent
 # Of lm-eval 0.4.13 on a checkpoint of tests/tiny.yaml, less what it says of the machine.
@@ -68,9 +68,9 @@ def test_a_program_that_is_not_there_or_fails_is_one_line(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="'no/lm_eval' is not there; make eval installs it"):
         run_lm_eval("no/lm_eval", tmp_path, ["arc_easy"])
     program = tmp_path / "lm_eval"
-    program.write_text("#!/bin/sh\necho starting\necho no task named $7 >&2\nexit 1\n")
+    program.write_text("#!/bin/sh\necho starting\necho ValueError: no task named $7 >&2\necho 0%\nexit 1\n")
     program.chmod(0o755)
-    with pytest.raises(UserError, match=r"^lm-eval failed: no task named arc_easy$"):
+    with pytest.raises(UserError, match=r"^lm-eval failed: ValueError: no task named arc_easy$"):
         run_lm_eval(str(program), tmp_path, ["arc_easy"])
 
 
@@ -84,7 +84,11 @@ def test_lm_eval_answers_questions_of_a_task_of_ones_own(
     (task / "continuations.yaml").write_text(described.replace("tests/unit/evaluation/task", str(task)))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-    manifest, command = train(tmp_path, 10), str(Path(sys.executable).with_name("lm_eval"))
+    # An answer has to fit into the context.
+    manifest, command = (
+        train(tmp_path, 10, make_job(make_run(context_length=128))),
+        str(Path(sys.executable).with_name("lm_eval")),
+    )
     found = evaluate_checkpoint(manifest, shards, command, ["continuations"], str(task))
     assert (found["run"], found["step"]) == ("32x1", 10)
     assert found["n-samples"]["continuations"]["effective"] == 20
