@@ -84,7 +84,7 @@ rule benchmarks_evaluated:
     log:
         "<results>/logs/evaluation/benchmarks.log",
     conda:
-        "../../envs/training.yaml"
+        "../../envs/analysis.yaml"
     params:
         tasks=config["evaluation"]["tasks"],
     script:
