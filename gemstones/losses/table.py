@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
 
 from gemstones.errors import UserError
 from gemstones.files import write_parquet
 from gemstones.losses.columns import COLUMNS, KEY, PHASES
 
-_finite = pa.Check(lambda column: np.isfinite(column.astype(float)), error="must be finite")
-_positive = pa.Check(lambda column: column > 0, error="must be greater than 0")
+if TYPE_CHECKING:
+    import pandera.pandas as pa
 
-SCHEMA = pa.DataFrameSchema(
-    {
+
+@cache
+def schema() -> pa.DataFrameSchema:
+    """Of the losses table. Made when a table is checked: who only reads one does not wait for the library."""
+    import pandera.pandas as pa
+
+    positive = pa.Check(lambda column: column > 0, error="must be greater than 0")
+    finite = pa.Check(lambda column: np.isfinite(column.astype(float)), error="must be finite")
+    columns = {
         name: pa.Column(
             column.dtype,
-            [pa.Check.isin(PHASES)] if name == "phase" else [] if column.dtype == "string" else [_positive, _finite],
+            [pa.Check.isin(PHASES)] if name == "phase" else [] if column.dtype == "string" else [positive, finite],
             nullable=column.nullable,
             description=column.description,
         )
         for name, column in COLUMNS.items()
-    },
-    strict=True,
-    ordered=True,
-    coerce=True,
-)
+    }
+    return pa.DataFrameSchema(columns, strict=True, ordered=True, coerce=True)
 
 
 def check(table: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -47,7 +51,7 @@ def check(table: pd.DataFrame, source: str) -> pd.DataFrame:
         Naming the source, the first row and the column at fault: a missing column, a wrong type, a loss that is not
         a finite positive number, or two rows of one run, step and validation set.
     """
-    table = conform(table, SCHEMA, source)
+    table = conform(table, schema(), source)
     known = table["run"].notna()
     # Rows that name no run are told apart by all that they say.
     duplicated = table.duplicated(KEY).where(known, table.duplicated())
@@ -77,15 +81,17 @@ def conform(table: pd.DataFrame, schema: pa.DataFrameSchema, source: str) -> pd.
     UserError
         Naming the source, the first row and the column at fault: a missing column, a wrong type, a value that cannot be.
     """
+    from pandera.errors import SchemaError, SchemaErrors
+
     missing = [name for name, column in schema.columns.items() if name not in table and not column.nullable]
     if missing:
         raise UserError(f"{source}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
     table = table.reindex(columns=list(schema.columns)).reset_index(drop=True)
     try:
         return schema.validate(table)
-    except pa.errors.SchemaError as error:
+    except SchemaError as error:
         raise UserError(f"{source}: {_fault(error, table, schema)}") from None
-    except pa.errors.SchemaErrors as error:  # a column that is not of its type is reported this way
+    except SchemaErrors as error:  # a column that is not of its type is reported this way
         raise UserError(f"{source}: {_fault(error.schema_errors[0], table, schema)}") from None
 
 
