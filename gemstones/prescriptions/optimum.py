@@ -13,14 +13,12 @@ from gemstones.laws.fit import HuberFit
 from gemstones.laws.power_law import PowerLaw
 from gemstones.prescriptions.bands import QUANTITIES, bands
 from gemstones.prescriptions.reference import reference
-from gemstones.prescriptions.search import Array, Search, real_params, zoom
+from gemstones.prescriptions.search import Array, Search, real_params
 
 if TYPE_CHECKING:
     from gemstones.laws.uncertainty import Uncertainty
     from gemstones.prescriptions.speeds import Speeds
     from gemstones.study import Prescriptions, Resource, Suite
-
-__all__ = ["Array", "Search", "budgets", "extrapolated", "gpu_hour_budgets", "prescribe", "real_params", "zoom"]
 
 COLUMNS = [
     "fit", "variant", "resource", "budget", "bucket_from", "flops", "gpu_hours", "nodes", "gpu_hours_fewest_nodes",

@@ -95,11 +95,6 @@ class Search:
         base = self.cost_per_token(width, 0.0)
         return base, self.cost_per_token(width, 1.0) - base
 
-    def affine_flops(self, width: ArrayLike) -> tuple[Array, Array]:
-        """FLOPs per token without layers, and per layer."""
-        base = self.flops_per_token(width, 0.0)
-        return base, self.flops_per_token(width, 1.0) - base
-
     def predict(self, width: ArrayLike, depth: ArrayLike, tokens: ArrayLike) -> Array:
         """Predicted loss of real shapes."""
         params = real_params(width, depth, self.architecture, self.law.param_count)

@@ -9,8 +9,8 @@ from gemstones.cluster.throughput import SpeedModel
 from gemstones.laws import HuberFit, PowerLaw, Uncertainty
 from gemstones.laws.uncertainty import expanded_tail
 from gemstones.prescriptions import overtraining
-from gemstones.prescriptions.optimum import Search
 from gemstones.prescriptions.overtraining import COLUMNS, FACTORS
+from gemstones.prescriptions.search import Search
 from gemstones.prescriptions.speeds import Speeds
 from gemstones.suite.counting import Architecture, flops_per_token
 
@@ -51,7 +51,7 @@ def test_no_other_width_is_better(table, published, suite):
     for row in table.iloc[::7].itertuples():
 
         def loss(log_width, row=row):
-            base, per_layer = search.affine_flops(np.exp(log_width))
+            base, per_layer = search.affine_cost(np.exp(log_width))
             depth = (row.flops / row.tokens - base) / per_layer
             return float(search.predict(np.exp(log_width), depth, row.tokens))
 
@@ -104,7 +104,7 @@ def test_intervals_are_of_every_law_with_its_own_best_shape_for_the_fits_tokens(
         best = float(search.loss(width, depth, 1e21)[0])
         # Of many widths, each with the depth that spends the budget on the given tokens.
         widths = np.geomspace(256, 60_000, 40_000)
-        base, per_layer = search.affine_flops(widths)
+        base, per_layer = search.affine_cost(widths)
         depths = (1e21 / table.tokens.to_numpy()[:, None] - base) / per_layer
         possible = depths >= 2
         loss = search.predict(widths, np.where(possible, depths, 2), table.tokens.to_numpy()[:, None])
