@@ -14,6 +14,8 @@ from gemstones.study import Study
 
 # Factors on tokens per parameter that the page tells of.
 OVERTRAINED = (4.0, 16.0)
+# A run whose overspend is less is called near the frontier.
+NEAR = 0.02
 
 
 def overview(study: Study, tables: Mapping[str, pd.DataFrame], template: Path) -> str:
@@ -147,17 +149,24 @@ def _prescriptions(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _overspend(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """At the compared step, and what a shape costs wherever its run is best."""
+    cost = "overspend_interpolated"
+    table = table[table[cost].notna()]
     found = []
-    at_step = table[(table["frontier"] == "step") & table["overspend_interpolated"].notna()]
-    for resource, rows in at_step.groupby("resource", sort=False):
-        worst = rows.loc[rows["overspend_interpolated"].idxmax()]
+    for resource, rows in table.groupby("resource", sort=False):
+        at_step, along = rows[rows["frontier"] == "step"], rows[rows["frontier"] == "trajectories"]
+        worst, least = at_step.loc[at_step[cost].idxmax()], along.groupby("run")[cost].min()
         found.append(
             {
                 "resource": {"flops": "FLOPs", "gpu_hours": "GPU-hours"}[str(resource)],
                 "step": int(worst["step"]),
                 "run": worst["run"],
-                "most": worst["overspend_interpolated"],
-                "median": rows["overspend_interpolated"].median(),
+                "most": worst[cost],
+                "median": at_step[cost].median(),
+                "runs": len(least),
+                "near": int((least < NEAR).sum()),
+                "worst_run": least.idxmax(),
+                "most_along": least.max(),
             }
         )
     return found

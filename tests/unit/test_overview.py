@@ -1,0 +1,91 @@
+"""The first page of a report, from the tables of a small study."""
+
+import pandas as pd
+import pytest
+
+from gemstones.overview import findings, overview
+from tests.conftest import ROOT
+
+TEMPLATE = ROOT / "workflow/report/workflow.rst"
+
+
+@pytest.fixture
+def tables(mini):
+    shape = {"suite": "mini", "phase": "main", "width": 16, "depth": 2, "params": 2.6e4, "tokens": 6e5, "flops": 1e11}
+    losses = pd.DataFrame([{**shape, "run": "16x2"}, {**shape, "run": "64x1", "width": 64, "depth": 1, "params": 5e4}])
+    slope = {
+        "fit": "approach_3_all",
+        "approach": 3,
+        "selection": "all",
+        "param_count": "params",
+        "resource": "flops",
+        "huber_delta": 1e-4,
+        "slope": 0.7,
+        "slope_low": 0.6,
+        "slope_high": 0.8,
+        "slope_published": None,
+        "irreducible_loss": 1.9,
+        "irreducible_loss_low": None,
+        "irreducible_loss_high": None,
+        "warnings": "E is open",
+    }
+    overspend = pd.DataFrame(
+        [
+            ("step", "16x2", 0.0),
+            ("step", "64x1", 0.5),
+            ("trajectories", "16x2", 0.01),
+            ("trajectories", "16x2", 2.0),
+            ("trajectories", "64x1", 0.3),
+            ("trajectories", "64x1", 0.4),
+        ],
+        columns=["frontier", "run", "overspend_interpolated"],
+    ).assign(resource="flops", step=300)
+    prescribed = pd.DataFrame(
+        {
+            "resource": "flops",
+            "variant": ["feasible", "relaxed"],
+            "flops": 1e12,
+            "width": [48, 47.2],
+            "depth": [3, 3.1],
+            "params": 1e5,
+            "tokens": 1e6,
+            "loss": [4.123, 4.122],
+            "extrapolated": True,
+            "aspect_ratio_low": [None, 12.0],
+            "aspect_ratio_high": [None, 19.0],
+            "loss_low": None,
+            "loss_high": None,
+        }
+    )
+    costs = pd.DataFrame(
+        {
+            "resource": "flops",
+            "budget": 1e11,
+            "factor": [1.0, 4.0],
+            "extrapolated": False,
+            "loss_increase": [0, 0.0321],
+            "loss_increase_low": [0, 0.02],
+            "loss_increase_high": [0, 0.05],
+        }
+    )
+    return {"losses": losses, "slopes": pd.DataFrame([slope]), "overspend": overspend, "overtraining": costs,
+            mini.main_fit: prescribed}  # fmt: skip
+
+
+def test_it_says_what_was_found(mini, tables):
+    page = " ".join(overview(mini, tables, TEMPLATE).split())
+    assert "2 runs of 2 shapes with 26k to 50k parameters and width/depth from 8 to 64, up to 600k tokens" in page
+    assert '"A3 all", "0.700 (0.60 to 0.80)", "1.90 (no interval)"' in page
+    assert '"10¹² \\*", "48x3", "100k", "1M", "16 (12 to 19)", "4.123"' in page
+    assert "1 of 2 runs come within 2 % of the frontier of all checkpoints" in page
+    assert "64x1 never needs less than 30 % more" in page
+    assert "the most 50 % (64x1)" in page
+    assert "4 times the optimal tokens per parameter cost 0.0321 nats per token (0.0200 to 0.0500)" in page
+
+
+def test_it_is_silent_on_what_a_study_does_not_have(mini):
+    page = overview(mini, {}, TEMPLATE)
+    assert "Study mini" in page
+    for heading in ("Models", "Laws", "Form", "Prescriptions", "costs", "Benchmarks", "As published"):
+        assert f"**{heading}" not in page
+    assert findings(mini, {})["overspend"] is None
