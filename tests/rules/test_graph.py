@@ -85,7 +85,7 @@ def test_a_simulation_needs_no_losses(fresh):
     config = "config/simulation.yaml"
     simulation = config_of("simulation")["simulation"]
     parts = len(simulation["scenarios"]) * simulation["parts"]
-    assert count(dry_run(fresh, config)) == {"suite": 1, "simulation": parts, "coverage": 1, "figure": 1}
+    assert count(dry_run(fresh, config)) == {"suite": 1, "simulation": parts, "coverage": 1, "figure": 1, "overview": 1}
     assert count(dry_run(fresh, config, ("laws",))) == {"simulation": parts, "coverage": 1}
     one = "results/simulation/laws/simulation/few_runs-0.parquet"
     assert count(dry_run(fresh, config, (one,))) == {"simulation": 1}

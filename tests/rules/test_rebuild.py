@@ -34,7 +34,7 @@ def test_editing_one_fit_reruns_it_and_what_hangs_on_it(project):
     assert [job.wildcards["fit"] for job in jobs if job.rule == "law"] == ["approach_3_all"]
     assert {job.wildcards["figure"] for job in jobs if job.rule == "figure"} == {"rainbow", "residuals", "held_out"}
     tables = {"anomaly_effect": 1, "comparison": 1, "slopes": 1}
-    assert count(jobs) == {"law": 1, **tables, "prescription": 1, "overtraining": 1, "figure": 3}
+    assert count(jobs) == {"law": 1, **tables, "prescription": 1, "overtraining": 1, "figure": 3, "overview": 1}
 
 
 def test_editing_a_selection_reruns_its_fits_and_figures(project):

@@ -222,6 +222,7 @@ def small_anomalies() -> pd.DataFrame:
         "suite": "small",
         "run": "64x3",
         "step": None,
+        "validation_set": None,
         "kind": "throughput",
         "quantity": "num_nodes",
         "expected": 2.0,
