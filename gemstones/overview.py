@@ -10,9 +10,10 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from gemstones.figures.axes import human, scientific
+from gemstones.prescriptions.overspend import over_trajectories
 from gemstones.study import Study
 
-# Factors on tokens per parameter that the page tells of.
+# Factors on tokens per parameter that the page tells of, as factors on tokens: their square roots.
 OVERTRAINED = (4.0, 16.0)
 # A run whose overspend is less is called near the frontier.
 NEAR = 0.02
@@ -135,33 +136,33 @@ def _published(table: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def _prescriptions(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The feasible optimum at about a dozen budgets of FLOPs, with the intervals of the relaxed one."""
+    """The feasible optimum at about ten budgets of FLOPs, with width/depth of the relaxed one and its interval."""
     rows = table[table["resource"] == "flops"].set_index("variant")
     feasible = rows.loc[["feasible"]].reset_index(drop=True)
     relaxed = rows.loc[["relaxed"]].set_index("flops")
     step = max(1, round(len(feasible) / 9))
-    ends = [f"{name}_{end}" for name in ("aspect_ratio", "loss") for end in ("low", "high")]
-    chosen = feasible.iloc[::step].drop(columns=ends).join(relaxed[ends], on="flops")
-    found: list[dict[str, Any]] = chosen[
-        ["flops", "width", "depth", "params", "tokens", "loss", "extrapolated", *ends]
-    ].to_dict("records")
+    ratio = ["aspect_ratio", "aspect_ratio_low", "aspect_ratio_high"]
+    chosen = feasible.iloc[::step].drop(columns=ratio).join(relaxed[ratio], on="flops")
+    columns = ["flops", "width", "depth", "params", "tokens", "loss", "extrapolated", *ratio]
+    found: list[dict[str, Any]] = chosen[columns].to_dict("records")
     return found
 
 
 def _overspend(table: pd.DataFrame) -> list[dict[str, Any]]:
     """At the compared step, and what a shape costs wherever its run is best."""
     cost = "overspend_interpolated"
-    table = table[table[cost].notna()]
     found = []
-    for resource, rows in table.groupby("resource", sort=False):
-        at_step, along = rows[rows["frontier"] == "step"], rows[rows["frontier"] == "trajectories"]
-        worst, least = at_step.loc[at_step[cost].idxmax()], along.groupby("run")[cost].min()
+    for resource, rows in table[table[cost].notna()].groupby("resource", sort=False):
+        at_step = rows[rows["frontier"] == "step"]
+        worst = at_step.loc[at_step[cost].idxmax()]
+        least = over_trajectories(rows[rows["frontier"] == "trajectories"], worst["step"]).set_index("run")["least"]
         found.append(
             {
                 "resource": {"flops": "FLOPs", "gpu_hours": "GPU-hours"}[str(resource)],
                 "step": int(worst["step"]),
                 "run": worst["run"],
                 "most": worst[cost],
+                "compared": len(at_step),
                 "median": at_step[cost].median(),
                 "runs": len(least),
                 "near": int((least < NEAR).sum()),
@@ -177,7 +178,10 @@ def _overtraining(table: pd.DataFrame) -> dict[str, Any] | None:
     rows = table[(table["resource"] == "flops") & ~table["extrapolated"].fillna(True).astype(bool)]
     rows = rows[rows["budget"] == rows["budget"].max()].set_index("factor")
     costs = [
-        {"factor": factor, **rows.loc[factor, ["loss_increase", "loss_increase_low", "loss_increase_high"]].to_dict()}
+        {
+            "tokens_factor": factor**0.5,
+            **rows.loc[factor, ["loss_increase", "loss_increase_low", "loss_increase_high"]].to_dict(),
+        }
         for factor in OVERTRAINED
         if factor in rows.index and pd.notna(rows.loc[factor, "loss_increase"])
     ]

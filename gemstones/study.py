@@ -526,8 +526,10 @@ class Simulation(Config):
 class EarlyStopping(Config):
     """Fits of one selection by the authors' optimiser, from a sample of their grid of starts, beside ours."""
 
-    selection: str
-    huber_deltas: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-3, 1e-4, 1e-5)
+    selection: str = Field(description="rows that are fitted, by parameters and tokens")
+    huber_deltas: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        default=(1e-3, 1e-4, 1e-5), description="in nats of log loss, each a panel"
+    )
     starts: Count = Field(default=1000, description="of the 4,500 of their grid")
 
 
@@ -550,20 +552,20 @@ class Prescriptions(Config):
 
 
 class Overspend(Config):
-    selection: str
+    selection: str = Field(description="rows of the runs that are compared")
     step: Count = Field(description="the step at which the runs are compared")
 
 
 class Overtraining(Config):
-    fit: str
-    flops: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    fit: str = Field(description="Approach 3 fit with tokens that predicts")
+    flops: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(description="budgets")
     gpu_hours: tuple[Positive, ...] = Field(default=(), description="further budgets, in GPU-hours")
 
 
 class Figure(Config):
-    kind: FigureKind
+    kind: FigureKind = Field(description="what is drawn")
     fits: tuple[str, ...] = Field(default=(), description="fits that are drawn, in this order")
-    selection: str | None = None
+    selection: str | None = Field(default=None, description="rows that are drawn, where the kind has no fits")
     panels: Literal["small", "full"] = Field(
         default="full", description="small: of approach_1 without params and tokens; of approach_3 the two of Figure 5"
     )
