@@ -20,6 +20,7 @@ from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.published import REFERENCES
 from gemstones.figures.style import (
+    HULL,
     PALETTE,
     REFERENCE,
     UNSTYLED,
@@ -43,7 +44,7 @@ QUANTITIES = {
 }
 SMALL = ("tokens_per_param",)  # the quantities of `panels: small`
 COUNTS = {"params_no_embeddings": "\n(no embeddings)", "params_no_input_embedding": "\n(no input embedding)"}
-HULL, BINS = PALETTE[1], PALETTE[0]
+LINE, BINS = PALETTE[HULL], PALETTE[0]
 BIN_POINTS: dict[str, Any] = {"color": BINS, "marker": ".", "linestyle": "none", "markersize": 1.6, "alpha": 0.45}
 BIN_LINE: dict[str, Any] = {"color": BINS, "linestyle": (0, (6, 2)), "linewidth": 1.3}
 DATA = [
@@ -156,10 +157,10 @@ def _lines(axes: Axes, tables: Tables, name: str, law: HullFit, quantity: str, b
             uncertainty.resamples[f"{part}_{quantity}"].to_numpy(float)[:, None] for part in ("slope", "intercept")
         )
         low, high = uncertainty.interval(np.exp(slopes * np.log(resource) + intercepts))
-        axes.fill_between(resource, low, high, color=HULL, alpha=0.2, linewidth=0, zorder=1.5)
+        axes.fill_between(resource, low, high, color=LINE, alpha=0.2, linewidth=0, zorder=1.5)
     if bins:
         axes.plot(resource, bins.predict(resource), **BIN_LINE)
-    axes.plot(resource, law.lines[quantity].predict(resource), color=HULL, linewidth=1.5)
+    axes.plot(resource, law.lines[quantity].predict(resource), color=LINE, linewidth=1.5)
 
 
 def _title(axes: Axes, lines: pd.DataFrame, law: HullFit) -> None:
@@ -221,10 +222,10 @@ def _reference(name: str, axes: Axes, law: HullFit, quantity: str) -> None:
 
 
 def _handles(tables: Tables, fits: dict[str, HullFit], lines: list[pd.DataFrame]) -> list[Artist]:
-    handles: list[Artist] = [Line2D([], [], color=HULL, linewidth=1.5, label="frontier's line")]
+    handles: list[Artist] = [Line2D([], [], color=LINE, linewidth=1.5, label="frontier's line")]
     if any(table["slope_low"].notna().any() for table in lines):
         level = 100 * tables.study.bootstrap.level
-        handles.append(Patch(color=HULL, alpha=0.2, linewidth=0, label=f"{level:g} % interval"))
+        handles.append(Patch(color=LINE, alpha=0.2, linewidth=0, label=f"{level:g} % interval"))
     if tables.figure.binning:
         handles.append(Line2D([], [], label="best of a bin", **{**BIN_POINTS, "markersize": 5}))
         handles.append(Line2D([], [], label="bins' line", **BIN_LINE))

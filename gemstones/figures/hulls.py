@@ -16,7 +16,7 @@ from gemstones.figures.style import UNSTYLED, shape_names
 from gemstones.laws.hull import HullFit, best_per_bin
 
 RESOURCES = {"flops": "training FLOPs", "gpu_hours": "GPU-hours"}
-FRONTIER: dict[str, Any] = {"color": "black", "linestyle": (0, (1, 1.2)), "linewidth": 1.1, "zorder": 2.5}
+FRONTIER: dict[str, Any] = {"color": "black", "linewidth": 0.9, "zorder": 2.5}
 
 
 def hull_fits(tables: Tables) -> dict[str, HullFit]:

@@ -12,7 +12,7 @@ from gemstones.figures.axes import legend_below, scientific
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.published import KAPLAN_EXPONENT
-from gemstones.figures.style import MARKERS, PALETTE, REFERENCE, RING, figure
+from gemstones.figures.style import HULL, MARKERS, PALETTE, REFERENCE, RING, SPARE, figure
 from gemstones.laws.power_law import CHINCHILLA
 
 PANELS = {"slope": "slope a of N* ∝ Cᵃ", "irreducible_loss": "irreducible loss E (nats/token)"}
@@ -28,9 +28,10 @@ def draw_slopes(tables: Tables) -> Drawing:
     data = places(tables)
     deltas = sorted(data["huber_delta"].dropna().unique()) or [None]
     looks: dict[Any, dict[str, Any]] = {
-        delta: {"color": PALETTE[i], "marker": MARKERS[i]} for i, delta in enumerate(deltas)
+        delta: {"color": color, "marker": marker}
+        for delta, color, marker in zip(deltas, (PALETTE[0], *PALETTE[SPARE:]), MARKERS, strict=False)
     }
-    hull: dict[str, Any] = {"color": PALETTE[2], "marker": "D"}
+    hull: dict[str, Any] = {"color": PALETTE[HULL], "marker": "D"}
     height = data["place"].max()
     drawn = figure(0.168 * height + 1.4)
     panels = drawn.subplots(1, 2, sharey=True)
@@ -50,7 +51,9 @@ def draw_slopes(tables: Tables) -> Drawing:
     labels = [*((row.place, row.selection) for row in data.drop_duplicates("place").itertuples())]
     labels += [(row.place - 1, row.form) for row in heads.itertuples()]
     labels.sort()
-    panels[0].set_yticks([place for place, _ in labels], [str(text).replace("_", " ") for _, text in labels])
+    panels[0].set_yticks(
+        [place for place, _ in labels], [str(text).replace("_", " ").replace("120b", "120B") for _, text in labels]
+    )
     panels[0].set_ylim(height + 0.7, -0.7)
     for text in panels[0].get_yticklabels():
         if text.get_text() in set(heads["form"]):

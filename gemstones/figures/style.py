@@ -1,15 +1,15 @@
 """How every figure looks: fonts, one colour, line style and marker per model and per law.
 
 Models are coloured by their place in the order of parameters (viridis), their line style tells the aspect ratio and their
-marker tells apart neighbours. Laws have the colour-blind-safe palette of Okabe and Ito. Both depend on the study alone, so
-that a model or a law looks the same in every figure.
+marker tells apart neighbours. Laws have the colour-blind-safe palette of Okabe and Ito, by their form. Both depend on the study
+alone, so that a model or a law looks the same in every figure.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -17,17 +17,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gemstones.study import Study
+from gemstones.study import Fit, Study
 
 if TYPE_CHECKING:
     from gemstones.figures.inputs import Tables
 
-T = TypeVar("T")
-
 WIDTH = 7.0  # inches: a page's text
 FONT = 8.0  # points: the smallest text of any figure
-# Okabe and Ito (2008) without black, which is kept for references, and without yellow, which is faint on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
+# Okabe and Ito (2008) without black, which is kept for references, and without yellow, which is faint on white; lighter ones last.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#882255", "#E69F00", "#56B4E9")
 GREY, BEYOND = "#6E6E6E", "#F0F0F0"  # the second shades what lies beyond the data
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
@@ -65,6 +63,10 @@ RC: Any = {
     "svg.fonttype": "path",
     "pdf.fonttype": 3,
 }
+# Of laws: places in the palette of Approach 1, and of Approach 3 by covariates; those from SPARE on are for further laws of a form.
+HULL, WITH_SHAPE, PLAIN, WITHOUT_PARAMS, SPARE = 1, 0, 2, 3, 4
+# Kinds of figures that give each law panels, or an order of colours, of their own.
+APART = ("approach_1", "frontier", "residuals", "rainbow")
 
 
 class Style(NamedTuple):
@@ -137,25 +139,18 @@ def aspect_handles(tables: Tables) -> list[Line2D]:
 def law_styles(study: Study) -> dict[str, Style]:
     """Style of every fit, the same in all figures of a study.
 
-    Colour goes by selection and form of the law, the line by the approach, the marker by the covariates. Fits that a figure draws
-    together have different colours, or where these run out, lines: one that would look like another takes the next.
+    Colour, line and marker go by the form of the law, so that figures of other rows compare with one another. Of fits of one form
+    that a figure draws together, the first that any figure draws has the form's colour, and the others those to spare, or where
+    these run out, other lines.
     """
-    selections: list[str] = []
-    forms: list[tuple[object, ...]] = []
-    markers: list[tuple[str, ...]] = []
-    together = [set(figure.fits) for figure in study.figures.values() if figure.kind != "rainbow"]
+    figures = [figure.fits for figure in study.figures.values() if figure.kind not in APART]
+    together = [set(fits) for fits in figures]
     styles: dict[str, Style] = {}
-    for name, fit in study.fits.items():
-        covariates = fit.covariates if fit.approach == 3 else ("params", "tokens")
-        form = (fit.approach, covariates, fit.param_count, getattr(fit, "huber_delta", fit.approach))
-        first = _place(selections, fit.selection.removesuffix("_dense")) + 2 * _place(forms, form)
-        line = 1 if fit.approach == 1 else 3 if set(covariates) == {"params", "tokens"} else 0
-        marker = MARKERS[_place(markers, covariates) % len(MARKERS)]
+    for name in dict.fromkeys([*(name for fits in figures for name in fits), *study.fits]):
+        own, line, marker = _form(study.fits[name])
         near = [styles[other] for group in together if name in group for other in group if other in styles]
-        looks = [
-            Style(PALETTE[(first + i) % len(PALETTE)], LINES[(line + i // len(PALETTE)) % len(LINES)], marker)
-            for i in range(len(PALETTE) * len(LINES))
-        ]
+        colors = [PALETTE[own], *(color for color in PALETTE[SPARE:] + PALETTE[:SPARE] if color != PALETTE[own])]
+        looks = [Style(color, LINES[(line + i) % len(LINES)], marker) for i in range(len(LINES)) for color in colors]
         taken = {other.color for other in near}
         lines = {(other.color, other.linestyle) for other in near}
         styles[name] = next(
@@ -165,11 +160,14 @@ def law_styles(study: Study) -> dict[str, Style]:
     return styles
 
 
-def _place(seen: list[T], value: T) -> int:
-    """Place of a value in a list, where it is put if it is new."""
-    if value not in seen:
-        seen.append(value)
-    return seen.index(value)
+def _form(fit: Fit) -> tuple[int, int, str]:
+    """Places of a law's form in `PALETTE` and `LINES`, and its marker."""
+    if fit.approach == 1:
+        return HULL, 1, "o"
+    covariates = set(fit.covariates)
+    if covariates == {"params", "tokens"}:
+        return PLAIN, 3, "o"
+    return (WITH_SHAPE, 0, "s") if "params" in covariates else (WITHOUT_PARAMS, 0, "^")
 
 
 def fit_label(name: str) -> str:
@@ -178,4 +176,4 @@ def fit_label(name: str) -> str:
         ("approach_1", "A1"), ("approach_3", "A3"), ("gpu_hours", "GPU-hours"), ("_", " "), ("embedding", "emb."),
     ):  # fmt: skip
         name = name.replace(long, short)
-    return name.replace("emb.s", "emb.").replace("delta 3", "δ = 1e-3")
+    return name.replace("emb.s", "emb.").replace("delta 3", "δ = 1e-3").replace("120b", "120B")

@@ -201,7 +201,7 @@ def drawn_config(wildcards):
         return queries
     styled = ("selection", "param_count", "covariates", "huber_delta")
     fits = {name: [getattr(fit, key, None) for key in styled] for name, fit in study.fits.items()}
-    together = sorted({each.fits for each in study.figures.values() if each.fits})
+    together = [(each.kind, each.fits) for each in study.figures.values() if each.fits]
     return {**queries, "fits": fits, "together": together, "flops_range": study.prescriptions.flops_range}
 
 
