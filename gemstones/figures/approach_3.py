@@ -16,7 +16,7 @@ from gemstones.errors import UserError
 from gemstones.figures.axes import Form, beyond_data, beyond_handle, legend_below, log_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
-from gemstones.figures.published import REFERENCES, Floats, with_budgets
+from gemstones.figures.published import REFERENCES, Floats, published_params, with_budgets
 from gemstones.figures.style import GREY, REFERENCE, UNSTYLED, WIDTH, Style, figure, fit_label, law_styles
 from gemstones.laws.hull import HullFit
 from gemstones.study import Study
@@ -36,6 +36,8 @@ VARIANTS = ("relaxed", "feasible", "reference")
 # Inches of a legend's usual character, and of a handle with its gaps.
 CHARACTER, HANDLE = 0.057, 0.55
 BAND: dict[str, Any] = {"alpha": 0.15, "linewidth": 0, "zorder": 1}
+EDGE: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (1, 1)), "zorder": 1}
+PUBLISHED: dict[str, Any] = {"linestyle": (0, (1, 1.5)), "linewidth": 1.1}
 INDUSTRY: dict[str, Any] = {"color": GREY, "marker": "x", "markersize": 3.5, "linestyle": "none", "alpha": 0.8}
 BUCKETS: dict[str, Any] = {
     "color": GREY, "marker": "o", "markersize": 4, "linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 0.8,
@@ -48,6 +50,7 @@ def draw_approach_3(tables: Tables) -> Drawing:
     series = prescribed(tables)
     styles = law_styles(tables.study)
     ours = series[series["name"].isin(tables.figure.fits)]
+    alone = len(_with_shapes(tables)) == 1
     chosen = {name: form for name, form in PANELS.items() if tables.figure.panels == "full" or name in SMALL}
     chosen = {name: form for name, form in chosen.items() if ours[name].notna().any()}
     rows = -(-len(chosen) // 3)
@@ -61,8 +64,7 @@ def draw_approach_3(tables: Tables) -> Drawing:
             if len(known):
                 axes.plot(known[resource], known[column], **_look(str(kind), styles.get(str(name))))
             if kind == "relaxed" and part[f"{column}_low"].notna().any():
-                ends = (part[f"{column}_low"], part[f"{column}_high"])
-                axes.fill_between(part[resource], *ends, color=styles[str(name)].color, **BAND)
+                _band(axes, part[resource], part[f"{column}_low"], part[f"{column}_high"], styles[str(name)], alone)
         _limits(axes, pd.concat([ours[column], series.loc[series["series"] == "industry", column]]))
         axes.set_xlim(ours[resource].min(), ours[resource].max())
         log_axis(axes, "x", "power", most=5)
@@ -79,7 +81,7 @@ def draw_approach_3(tables: Tables) -> Drawing:
 
 
 def prescribed(tables: Tables) -> pd.DataFrame:
-    """Everything drawn, one row per series, name and budget: `series` is a variant, closed_form, approach_1, a reference or industry.
+    """Everything drawn, one row per series, name and budget: `series` is a variant, closed_form, published, approach_1, a reference or industry.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def prescribed(tables: Tables) -> pd.DataFrame:
         if not found:
             raise UserError("figure of kind 'approach_3': for GPU-hours it needs a fit among prescriptions.fits")
         budgets = np.unique(np.concatenate([table[resource].to_numpy(float) for table in found.values()]))
-    parts = [*found.values(), *(_line(tables, name, budgets) for name in lines)]
+    parts = [*found.values(), *_published(tables, lines, budgets), *(_line(tables, name, budgets) for name in lines)]
     if not parts:
         raise UserError("figure of kind 'approach_3': none of its fits says what is optimal for a budget")
     if resource == "flops":
@@ -161,6 +163,23 @@ def _line(tables: Tables, name: str, budgets: Floats) -> pd.DataFrame:
     return _row("closed_form", name, resource, budgets, optimum.params(budgets), optimum.tokens(budgets))
 
 
+def _published(tables: Tables, names: list[str], budgets: Floats) -> list[pd.DataFrame]:
+    """The closed forms of the authors' own fits; their lines of Approach 1 are the same as ours."""
+    table = tables.others.get("published")
+    if table is None or tables.figure.resource != "flops":
+        return []
+    optima = {
+        name: published_params(table.set_index("fit"), name, budgets)
+        for name in names
+        if not isinstance(tables.laws[name], HullFit)
+    }
+    return [
+        _row("published", name, "flops", budgets, params, budgets / (6 * params))
+        for name, params in optima.items()
+        if np.isfinite(params).all()
+    ]
+
+
 def _row(series: str, name: str, resource: str, budgets: Floats, params: Floats, tokens: Floats) -> pd.DataFrame:
     columns = {resource: budgets, "params": params, "tokens": tokens, "tokens_per_param": tokens / params}
     return pd.DataFrame({"series": series, "name": name, **columns})
@@ -184,7 +203,16 @@ def _look(series: str, style: Style | None) -> dict[str, Any]:
         return {
             "color": color, "marker": marker, "markersize": 3.2, "linestyle": "none", "alpha": 0.75, "markeredgewidth": 0,
         }  # fmt: skip
+    if series == "published":
+        return {"color": color, **PUBLISHED}
     return {"color": color, "linestyle": linestyle, "linewidth": 1.5 if series == "relaxed" else 1.2}
+
+
+def _band(axes: Axes, budgets: pd.Series, low: pd.Series, high: pd.Series, style: Style, alone: bool) -> None:
+    """An interval; several have edges, since they hide each other."""
+    axes.fill_between(budgets, low, high, color=style.color, **BAND if alone else BAND | {"alpha": 0.07})
+    for end in () if alone else (low, high):
+        axes.plot(budgets, end, color=style.color, **EDGE)
 
 
 def _limits(axes: Axes, values: pd.Series) -> None:
@@ -204,25 +232,27 @@ def _columns(handles: list[Artist]) -> int:
 
 
 def _handles(study: Study, series: pd.DataFrame, styles: dict[str, Style]) -> list[Artist]:
-    lines = series[series["series"].isin(["relaxed", "closed_form", "approach_1"])]
-    added = {"relaxed": ", relaxed optimum", "closed_form": ", Eq 4, C = 6NT", "approach_1": ""}
-    handles: list[Artist] = [
-        Line2D([], [], label=fit_label(name) + added[kind], **_look(kind, styles[name]))
-        for kind, name in lines[["series", "name"]].drop_duplicates().itertuples(index=False)
-    ]
-    present = dict(series[["series", "name"]].drop_duplicates("series").itertuples(index=False))
-    if series["params_low"].notna().any():
-        relaxed = lines.loc[lines["series"] == "relaxed", "name"].unique()
-        color = styles[relaxed[0]].color if len(relaxed) == 1 else GREY
-        label = f"its {100 * study.bootstrap.level:g} % interval"
-        handles.append(Patch(label=label, color=color, **BAND | {"alpha": 0.3}))
-    named = {"feasible": "feasible shapes", "reference": "authors' search: best of a bucket"}
-    handles += [
-        Line2D([], [], label=label, **_look(kind, styles.get(present[kind])))
-        for kind, label in named.items()
-        if kind in present
-    ]
-    handles += [Line2D([], [], label=name, **REFERENCE[name]) for name in REFERENCES if name in present]
-    if "industry" in present:
+    """The relaxed optimum with all that is its own, then the lines that it is compared with."""
+    named = series[["series", "name"]].drop_duplicates()
+    labels = {
+        "relaxed": "{}, relaxed optimum",
+        "feasible": "its feasible shapes",
+        "reference": "its best of a bucket (authors' search)",
+        "closed_form": "{}, Eq 4, C = 6NT",
+        "published": "the same, as published",
+        "approach_1": "{}",
+    }
+    handles: list[Artist] = []
+    for kind, label in labels.items():
+        for name in named.loc[named["series"] == kind, "name"]:
+            handles.append(Line2D([], [], label=label.format(fit_label(name)), **_look(kind, styles[name])))
+        if kind == "relaxed" and series["params_low"].notna().any():
+            alone = len(handles) == 1
+            label = f"{'its' if alone else 'their'} {100 * study.bootstrap.level:g} % interval{'' if alone else 's'}"
+            band: dict[str, Any] = {"facecolor": styles[named["name"].iloc[0]].color if alone else GREY, "alpha": 0.3}
+            edge: dict[str, Any] = {"linewidth": 0} if alone else {"edgecolor": "black", **EDGE}
+            handles.append(Patch(label=label, **band, **edge))
+    handles += [Line2D([], [], label=name, **REFERENCE[name]) for name in REFERENCES if name in set(named["series"])]
+    if (named["series"] == "industry").any():
         handles.append(Line2D([], [], label="industry model", **INDUSTRY))
     return [*handles, beyond_handle()]

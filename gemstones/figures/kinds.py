@@ -57,7 +57,7 @@ KINDS = {
     "error_law": Kind(LAWS, tables=DOWNSTREAM, section="released"),
     "accuracy_law": Kind(LAWS, tables=DOWNSTREAM, section="released"),
     "coverage": Kind(LAWS, tables=("laws/coverage.csv",), section="simulation"),
-    "approach_3": Kind(PRESCRIPTIONS, fits="optimum", tables=(INDUSTRY,), prescriptions=True),
+    "approach_3": Kind(PRESCRIPTIONS, fits="optimum", tables=(INDUSTRY, PUBLISHED), prescriptions=True),
     "overspend": Kind(PRESCRIPTIONS, tables=OVERSPEND, section="overspend"),
     "overspend_trajectories": Kind(
         PRESCRIPTIONS, tables=OVERSPEND, section="overspend", code=("figures/overspend", "prescriptions/overspend")

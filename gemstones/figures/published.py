@@ -1,4 +1,4 @@
-"""Published comparisons: Kaplan's and Chinchilla's lines and the training tokens of industry models."""
+"""Published comparisons: Kaplan's and Chinchilla's lines, the authors' own fits and the training tokens of industry models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gemstones.laws.power_law import CHINCHILLA
+from gemstones.laws.hull import Line
+from gemstones.laws.power_law import CHINCHILLA, Allocation
 
 Floats = NDArray[np.float64]
 
@@ -31,6 +32,19 @@ def kaplan_params(flops: Floats) -> Floats:
 
 
 REFERENCES = {"Chinchilla": chinchilla_params, "Kaplan": kaplan_params}
+
+
+def published_params(table: pd.DataFrame, name: str, flops: Floats) -> Floats:
+    """Optimal parameters by the authors' own fit, of the table of published laws by fit; not-a-number where they published none."""
+    if name in table.index and table.at[name, "slope_published"] == table.at[name, "slope_published"]:
+        row = table.loc[name]
+        if row["approach"] == 1:
+            return Line(row["slope_published"], row["intercept_published"]).predict(flops)
+        theirs = (
+            row[f"{role}_{what}_published"] for role in ("params", "tokens") for what in ("exponent", "log_coefficient")
+        )
+        return np.asarray(Allocation.of(*theirs).params(flops))
+    return np.full(len(flops), np.nan)
 
 
 def with_budgets(industry: pd.DataFrame) -> pd.DataFrame:

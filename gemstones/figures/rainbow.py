@@ -18,9 +18,9 @@ from gemstones.errors import UserError
 from gemstones.figures.axes import beyond_data, beyond_handle, legend_below, log_axis, scientific
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
-from gemstones.figures.published import REFERENCES, Floats
+from gemstones.figures.published import REFERENCES, Floats, published_params
 from gemstones.figures.style import FONT, GREY, LINES, REFERENCE, RING, figure, fit_label
-from gemstones.laws.hull import HullFit, Line
+from gemstones.laws.hull import HullFit
 from gemstones.laws.power_law import Allocation
 from gemstones.laws.uncertainty import Uncertainty
 from gemstones.study import Fit
@@ -70,7 +70,7 @@ def draw_rainbow(tables: Tables) -> Drawing:
         if key in approaches
     ]
     if points["low"].notna().any():
-        label = f"{tables.study.bootstrap.level:.0%} interval"
+        label = f"{100 * tables.study.bootstrap.level:g} % interval"
         handles.append(Line2D([], [], color=GREY, marker="o", linewidth=1.1, label=label))
     if tables.figure.published:
         handles.append(Line2D([], [], label="as published", **RING | PUBLISHED))
@@ -106,7 +106,12 @@ def optimal_params(tables: Tables) -> pd.DataFrame:
     published = tables.others.get("published", pd.DataFrame(columns=["fit"])).set_index("fit")
     parts = [
         pd.DataFrame(
-            {"name": name, "flops": flops, "params": params, "published_params": _published(published, name, flops)}
+            {
+                "name": name,
+                "flops": flops,
+                "params": params,
+                "published_params": published_params(published, name, flops),
+            }
         )
         for name, params in drawn.items()
     ]
@@ -142,19 +147,6 @@ def _interval(tables: Tables, name: str, budgets: Floats) -> tuple[Floats, Float
         return unknown, unknown
     low, high = Uncertainty(law, resamples, tables.study.bootstrap.level).interval(log_params)
     return np.exp(low), np.exp(high)
-
-
-def _published(table: pd.DataFrame, name: str, flops: Floats) -> Floats:
-    """N* of the authors' fit; not-a-number where they published none."""
-    if name in table.index and table.at[name, "slope_published"] == table.at[name, "slope_published"]:
-        row = table.loc[name]
-        if row["approach"] == 1:
-            return Line(row["slope_published"], row["intercept_published"]).predict(flops)
-        theirs = (
-            row[f"{role}_{what}_published"] for role in ("params", "tokens") for what in ("exponent", "log_coefficient")
-        )
-        return np.asarray(Allocation.of(*theirs).params(flops))
-    return np.full(len(flops), np.nan)
 
 
 def slope_table(tables: Tables, curves: pd.DataFrame) -> pd.DataFrame:
