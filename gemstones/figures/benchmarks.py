@@ -15,11 +15,12 @@ from gemstones.figures.style import GREY, model_styles, shape_names
 
 MEAN = "mean of all tasks"
 ERROR: dict[str, Any] = {"color": GREY, "capsize": 2, "linewidth": 1.5}
+SMOOTH = 5  # checkpoints, since from one to the next an accuracy changes by chance
 RUN = ["suite", "run", "step"]
 
 
 def draw_benchmarks(tables: Tables) -> Drawing:
-    """One line per model; the grey bar is a standard error up and down, the dotted line what guessing gives."""
+    """One line per model, a running mean, on the faint line of its checkpoints; the grey bar is a standard error up and down, the dotted line what guessing gives."""
     data = accuracies(tables.needed("benchmarks"))
     styles = model_styles(tables)
     tasks = [*sorted(set(data["task"]) - {MEAN}), MEAN]
@@ -27,7 +28,9 @@ def draw_benchmarks(tables: Tables) -> Drawing:
     for axes, task in zip(panels, tasks, strict=True):
         rows = data[data["task"] == task]
         for shape, run in rows.groupby("shape", sort=False):
-            axes.plot(run["flops"], run["accuracy_percent"], **styles[str(shape)].line(linewidth=0.8))
+            style = styles[str(shape)]
+            axes.plot(run["flops"], run["accuracy_percent"], color=style.color, linewidth=0.5, alpha=0.2)
+            axes.plot(run["flops"], run["running_mean_percent"], **style.line(linewidth=1))
         chance, error = rows["random_chance_percent"].iloc[0], rows["standard_error_percent"].mean()
         axes.axhline(chance, **CHANCE)
         low, high = rows["accuracy_percent"].min(), rows["accuracy_percent"].max()
@@ -46,7 +49,7 @@ def draw_benchmarks(tables: Tables) -> Drawing:
 
 
 def accuracies(benchmarks: pd.DataFrame) -> pd.DataFrame:
-    """One row per run, step and task, by parameters, with `shape`, and the mean of all tasks for one more; all in percent."""
+    """One row per run, step and task, by parameters, with `shape`, and the mean of all tasks for one more; all in percent, and `running_mean_percent`."""
     rows = benchmarks.dropna(subset=["flops", "width", "depth"])
     rows = rows.assign(shape=shape_names(rows), variance=rows["standard_error"] ** 2)
     kept = [*RUN, "shape", "params", "flops"]
@@ -57,4 +60,12 @@ def accuracies(benchmarks: pd.DataFrame) -> pd.DataFrame:
     everything = pd.concat([rows, mean], ignore_index=True)[[*kept, "task", *shares]]
     everything[shares] *= 100
     everything = everything.rename(columns={name: f"{name}_percent" for name in shares})
-    return everything.sort_values(["task", "params", "run", "step"], ignore_index=True)
+    everything = everything.sort_values(["task", "params", "run", "step"], ignore_index=True)
+    by_run = everything.groupby(["task", "suite", "run"], sort=False)["accuracy_percent"]
+    return everything.assign(running_mean_percent=by_run.transform(_running_mean))
+
+
+def _running_mean(values: pd.Series) -> pd.Series:
+    """Of as many values before as after each, so that a steep curve's ends stay where they are."""
+    means = [values.rolling(window, center=True).mean() for window in range(SMOOTH, 0, -2)]
+    return pd.concat(means, axis=1).bfill(axis=1).iloc[:, 0]
