@@ -28,7 +28,7 @@ from gemstones.figures.inputs import Tables, read_tables
 from gemstones.figures.kinds import KINDS
 from gemstones.figures.output import Drawing, save
 from gemstones.figures.plane import params_by_width
-from gemstones.figures.style import law_styles, model_styles
+from gemstones.figures.style import APART, PALETTE, law_styles, model_styles
 from gemstones.files import write_csv, write_json, write_parquet
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HullFit, best_per_bin
@@ -373,6 +373,18 @@ def test_approach_3_draws_each_law_by_what_it_knows(drawings: dict[str, Drawing]
         assert list(hull[quantity]) == pytest.approx(list(found[quantity]))
 
 
+def test_approach_3_draws_the_published_law_beside_the_fit(
+    drawings: dict[str, Drawing], tables: dict[str, Tables]
+) -> None:
+    rows = drawings["approach_3"].data.query("series == 'published'")
+    slope = np.polyfit(np.log(rows["flops"]), np.log(rows["params"]), 1)[0]
+    assert set(rows["name"]) == {"approach_3_all"}
+    assert slope == pytest.approx(0.45 / 0.8)
+    given = tables["approach_3"]
+    without = draw(replace(given, others={name: table for name, table in given.others.items() if name != "published"}))
+    assert "published" not in set(without.data["series"])
+
+
 def test_approach_3_draws_feasible_shapes_of_a_single_fit_only(tables: dict[str, Tables]) -> None:
     given = tables["approach_3"]
     names = ("approach_3_all_width_depth", "approach_3_late_width_depth")
@@ -594,7 +606,9 @@ def test_accuracies_are_drawn_in_percent_with_their_mean_and_guessing(
         guessing = rows["random_chance_percent"].iloc[0]
         assert [guessing, guessing] in lines
         drawn = sorted(y for line in lines for y in line if len(line) == 10)
-        assert drawn == sorted(rows["accuracy_percent"])
+        assert drawn == sorted([*rows["accuracy_percent"], *rows["running_mean_percent"]])
+    ends = data.groupby(["task", "run"])[["accuracy_percent", "running_mean_percent"]].first()
+    assert list(ends["running_mean_percent"]) == list(ends["accuracy_percent"])
 
 
 def test_laws_of_benchmarks_are_drawn_through_the_checkpoints(
@@ -794,13 +808,22 @@ def test_fits_that_are_drawn_together_look_different(study: str) -> None:
     given = load(config_of(study))
     styles = law_styles(given)
     for name, figure in given.figures.items():
-        if figure.kind != "rainbow":
+        if figure.kind not in APART:
             assert len({styles[fit].color for fit in figure.fits}) == len(figure.fits), name
+
+
+def test_colours_of_laws_go_by_their_form() -> None:
+    styles = law_styles(load(config_of("released")))
+    for rows in ("all", "lr_ablation", "cooldown_end"):
+        assert styles[f"approach_3_{rows}_width_depth"].color == PALETTE[0]
+        assert styles[f"approach_3_{rows}"].color == PALETTE[2]
+    for rows in ("hot", "all", "lr_ablation", "cooldown", "all_gpu_hours"):
+        assert styles[f"approach_1_{rows}"].color == PALETTE[1]
 
 
 def test_more_fits_than_colours_differ_by_their_lines() -> None:
     fits = {f"fit_{i}": {"approach": 3, "selection": "all", "huber_delta": 10.0**-i} for i in range(12)}
-    figures = {"residuals": {"kind": "residuals", "fits": list(fits)}}
+    figures = {"bootstrap_pairs": {"kind": "bootstrap_pairs", "fits": list(fits)}}
     styles = law_styles(
         load(
             {
