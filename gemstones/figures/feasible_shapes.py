@@ -58,7 +58,7 @@ def draw_feasible_shapes(tables: Tables) -> Drawing:
             marks.append(Line2D([], [], label=f"{label}: {len(members)}", **look))
     finish(axes, tables)
     line = Line2D([], [], color=GREY, linewidth=0.7, label="exactly there")
-    legend_right(drawn, [("feasible, near", [*bands[::-1], line]), ("trained", marks)])
+    legend_right(drawn, [("feasible shapes near", [*bands[::-1], line]), ("trained", marks)])
     columns = [
         "shape",
         "width",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from gemstones.errors import UserError
 from gemstones.figures.axes import legend_below, log_axis
@@ -31,7 +32,8 @@ def draw_lr_ablation(tables: Tables) -> Drawing:
     log_axis(left, "x", most=5)
     left.set_ylabel(f"loss with {_ablation(pairs['lr_ratio'])} − main (nats/token)")
     right.set_yticks(range(len(ends)), list(ends["shape"]))
-    right.set_xlabel("the same over the last tenth\nof the tokens: mean and range")
+    right.set_xlabel("the same over the last tenth of\nthe tokens: mean and range (nats/token)")
+    right.xaxis.set_major_locator(MaxNLocator(4))
     legend_below(drawn, aspect_handles(tables), columns=3)
     columns = {name: f"{name}_nats_per_token" for name in ("loss_main", "loss_lr_ablation", "difference")}
     by_model = ends.rename(

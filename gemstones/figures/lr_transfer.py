@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from gemstones.errors import UserError
-from gemstones.figures.axes import legend_right, log_axis, loss_axis
+from gemstones.figures.axes import legend_below, log_axis, loss_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.style import GREY, figure, model_styles
@@ -36,7 +36,7 @@ def draw_lr_transfer(tables: Tables) -> Drawing:
             inside = axes.get_xaxis_transform()
             axes.plot(lost, [TOP] * len(lost), transform=inside, **style.points(markerfacecolor="none"))
             at = best.loc[best["shape"] == shape, f"best_{column}"].dropna()
-            axes.vlines(at, 0, 0.08, transform=inside, color=style.color, linewidth=2)
+            axes.vlines(at, 0, 0.08, transform=inside, color=style.color, linewidth=1.3)
         axes.set_xlabel(label)
         log_axis(axes, "x", "power" if column == "lr" else "plain", most=5)
     loss_axis(panels[0], f"{'validation' if trains else 'training'} loss (nats/token)")
@@ -46,10 +46,19 @@ def draw_lr_transfer(tables: Tables) -> Drawing:
         for shape in rates["shape"].unique()
     ]
     marks = [
-        Line2D([], [], color=GREY, marker="|", markersize=8, markeredgewidth=2, linestyle="none", label="best rate"),
+        Line2D(
+            [],
+            [],
+            color=GREY,
+            marker="|",
+            markersize=8,
+            markeredgewidth=1.3,
+            linestyle="none",
+            label="best rate (parabola)",
+        ),
         Line2D([], [], color=GREY, marker="o", markerfacecolor="none", linestyle="none", label="diverged"),
     ]
-    legend_right(drawn, [("width×depth", shapes), ("marks", marks)])
+    legend_below(drawn, [*shapes, *marks], columns=min(6, len(shapes) + len(marks)))
     losses = {"loss": "loss_nats_per_token"}
     return Drawing(drawn, rates.rename(columns=losses), {"Best rates": best.rename(columns=losses)})
 

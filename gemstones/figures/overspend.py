@@ -65,7 +65,11 @@ def draw_overspend(tables: Tables) -> Drawing:
         ),
         Line2D([], [], label="frontier's point nearest in loss", **HOLLOW),
     ]
-    legend_below(drawn, handles, columns=3)
+    if rows["overspend_percent"].isna().any():
+        handles.insert(
+            1, Line2D([], [], linestyle="none", color="white", label="above the frontier's first point", **POINT)
+        )
+    legend_below(drawn, handles, columns=min(3, 2 + len(handles) % 2))
     return Drawing(drawn, rows)
 
 

@@ -57,7 +57,8 @@ def draw_overtraining(tables: Tables) -> Drawing:
         axes.set_xlabel("tokens per parameter, relative to the optimum")
     drawn.supylabel("predicted loss (nats/token)", fontsize=FONT)
     if banded:
-        band = Patch(color=style.color, alpha=ALPHA, linewidth=0, label="interval of the increase over the optimum")
+        label = f"{100 * tables.study.bootstrap.level:g} % interval of the increase over the optimum"
+        band = Patch(color=style.color, alpha=ALPHA, linewidth=0, label=label)
         legend_below(
             drawn, [Line2D([], [], color=style.color, label=fit_label(str(rows["fit"].iloc[0]))), band], columns=2
         )

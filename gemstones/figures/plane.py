@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
@@ -21,6 +22,7 @@ Floats = NDArray[np.float64]
 
 # Where a name may stand: offset in points, and the lower left corner relative to it in sizes of the name. Those that are far from
 # their point have a line to it.
+HALO = [withStroke(linewidth=2, foreground="white")]  # where a name lies on a line
 RIGHT, LEFT, MIDDLE = (0, -0.5), (-1, -0.5), (-0.5, -0.5)
 PLACES = np.array(
     [(6, 0, *RIGHT), (-6, 0, *LEFT)]
@@ -107,6 +109,6 @@ def name_points(figure: Figure, axes: Axes, names: Sequence[tuple[float, float, 
         offset = boxes[best].reshape(2, 2).mean(axis=0) - at
         far = abs(PLACES[best, 1]) >= 4 and PLACES[best, 2] != MIDDLE[0]
         axes.annotate(
-            text, (width, depth), tuple(offset), textcoords="offset points", ha="center", va="center", fontsize=FONT, zorder=4,
+            text, (width, depth), tuple(offset), textcoords="offset points", ha="center", va="center", fontsize=FONT, zorder=4, path_effects=HALO,
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3} if far else None,
         )  # fmt: skip

@@ -89,8 +89,8 @@ def _budgets(axes: Axes) -> None:
         end = budget / 6 / right
         below = end < low
         axes.annotate(
-            scientific(budget), (budget / 6 / low, low) if below else (right, end), (-3, 3) if below else (3, 0), "data",
-            "offset points", color="#606060", ha="right" if below else "left", va="bottom" if below else "center",
+            scientific(budget), (budget / 6 / low, low) if below else (right, end), (3, 3) if below else (3, 0), "data",
+            "offset points", color="#606060", ha="left", va="bottom" if below else "center",
             fontsize=FONT,
         )  # fmt: skip
     axes.set_xlim(left, right)

@@ -12,7 +12,7 @@ from gemstones.errors import UserError
 from gemstones.figures.axes import legend_right, log_axis, model_handles
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
-from gemstones.figures.style import UNSTYLED, figure, fit_label, model_styles, shape_names
+from gemstones.figures.style import UNSTYLED, aspect_handles, figure, fit_label, model_styles, shape_names
 from gemstones.laws.fit import HuberFit
 
 ROW = ["suite", "run", "step", "validation_set"]
@@ -68,6 +68,7 @@ def draw_residuals(tables: Tables) -> Drawing:
             log_axis(axes, "x", most=4)
     drawn.supylabel("log loss, observed − predicted (%)", fontsize="medium")
     groups = [("width×depth", model_handles(styles, list(data["shape"].dropna().unique()), markers=True))]
+    groups.append(("along training", aspect_handles(tables)))
     if data["flagged"].any():
         groups.append(("flagged", [Line2D([], [], label="spike", **FLAG)]))
     legend_right(drawn, groups)

@@ -47,7 +47,10 @@ def draw_validation_sets(tables: Tables) -> Drawing:
             axes.set_ylabel(f"loss above that on {TITLES.get(main, main)} (%)")
             axes.invert_xaxis()
     shapes = list(data["shape"].unique())
-    legend_right(drawn, [("width×depth", model_handles(styles, shapes)), ("aspect ratio", aspect_handles(tables))])
+    models = model_handles(styles, shapes)
+    for handle in models:
+        handle.set_marker(styles[str(handle.get_label())].marker)
+    legend_right(drawn, [("width×depth", models), ("aspect ratio", aspect_handles(tables))])
     above_main = data[data["validation_set"] != main].groupby("validation_set", sort=False)["above_main_set_percent"]
     summary = above_main.agg(["count", "mean", "std", "min", "max"]).add_suffix("_percent").reset_index()
     return Drawing(
