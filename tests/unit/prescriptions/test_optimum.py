@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -219,7 +220,12 @@ def test_the_page_has_a_row_for_each_budget_with_what_a_person_reads(published, 
     assert flops["extrapolated"].tolist() == ["", "yes"]
     assert flops["1e9 tokens"].tolist() == pytest.approx([33.5, 67], rel=0.02)
     assert not [name for name in flops if "95 %" in name]
-    write_page(table, tmp_path / "page.html", "all", 0.95)
+    write_page(table, tmp_path / "page.html", tmp_path / "page.csv", "all", 0.95)
+    rows = pd.read_csv(tmp_path / "page.csv")
+    assert rows["table"].tolist() == ["Budgets in FLOPs"] * 2 + ["Budgets in GPU-hours"]
+    assert rows["feasible shape"].tolist()[:2] == flops["feasible shape"].tolist()
+    assert rows["GPU-hours"].iloc[2] == 4000
+    assert list(rows)[1:] == [*flops, "training FLOPs"]
     page = (tmp_path / "page.html").read_text()
     for text in ("Budgets in FLOPs", "Budgets in GPU-hours", "on 16 nodes", "7.7 %"):
         assert text in page
