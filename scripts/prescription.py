@@ -2,16 +2,14 @@
 
 import pandas as pd
 
-from gemstones import laws, logs
-from gemstones.files import write_parquet
+from gemstones import files, laws, logs
 from gemstones.losses import table
 from gemstones.prescriptions.page import write_page
 from gemstones.prescriptions.study import prescriptions_of
 from gemstones.study import load
 
 logs.start(snakemake)
-study, name, paths = load(snakemake.config), snakemake.wildcards.fit, snakemake.input
-law, resamples = laws.read(paths.law), pd.read_parquet(paths.resamples)
-prescribed = prescriptions_of(study, name, law, resamples, table.read(paths.losses))
-write_parquet(prescribed, snakemake.output.table, dict(snakemake.params.items()))
-write_page(prescribed, snakemake.output.html, name, study.bootstrap.level)
+study, fit, paths, out = load(snakemake.config), snakemake.wildcards.fit, snakemake.input, snakemake.output
+found = prescriptions_of(study, fit, laws.read(paths.law), pd.read_parquet(paths.resamples), table.read(paths.losses))
+files.write_parquet(found, out.table, dict(snakemake.params.items()))
+write_page(found, out.html, out.csv, fit, study.bootstrap.level)

@@ -12,7 +12,7 @@ from gemstones.errors import UserError
 from gemstones.laws.fit import HuberFit
 from gemstones.prescriptions.bands import QUANTITIES
 from gemstones.prescriptions.optimum import prescribe, shapes_table
-from gemstones.prescriptions.search import Search, real_params
+from gemstones.prescriptions.search import MOST_FLOPS, Search, real_params
 
 if TYPE_CHECKING:
     from gemstones.laws.uncertainty import Uncertainty
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 # Feasible widths on either side of the relaxed optimum that are shown.
 BESIDE = 3
-# Beyond so many FLOPs, no budget is looked for.
-MOST_FLOPS = 1e36
 SHAPE = [
     "width", "depth", "aspect_ratio", "params", "law_params", "tokens", "tokens_per_param", "loss", "flops", "gpu_hours",
     "gpu_hours_fewest_nodes", "gpu_hours_most_nodes",
@@ -88,7 +86,7 @@ def budget_for(search: Search, quantity: str, value: float) -> float:
     """
 
     def at(log_budget: float) -> float:
-        budget = math.exp(log_budget)
+        budget = min(math.exp(log_budget), MOST_FLOPS)  # but for rounding
         width, depth = search.relaxed(budget)
         params = real_params(width, depth, search.architecture)
         return float((budget / search.cost_per_token(width, depth) if quantity == "tokens" else params)[0])

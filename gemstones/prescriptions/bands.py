@@ -13,8 +13,8 @@ from gemstones.prescriptions.search import Array, Search, real_params
 
 # What has an interval.
 QUANTITIES = ["width", "depth", "aspect_ratio", "params", "law_params", "tokens", "tokens_per_param", "loss"]
-# The search looks at so many log-spaced widths and depths first, up to these; then at so many about the best, ever closer.
-WIDTHS, DEPTHS, LARGEST_WIDTH, LARGEST_DEPTH = 56, 44, 4e6, 1e5
+# The search looks at widths and depths with such steps in log first, so many at least; then at so many about the best, ever closer.
+WIDTH_STEP, DEPTH_STEP, WIDTHS, DEPTHS = 0.176, 0.242, 56, 44
 FINE, ROUNDS = 5, 12
 # Laws times grid points that are held at once.
 BATCH = 1_000_000
@@ -79,26 +79,15 @@ class Laws:
 
 def relaxed_optima(laws: Laws, search: Search, budgets: Array) -> dict[str, Array]:
     """Optimum (R, m) of each law on each budget: a grid of shapes, then ever finer ones about the best."""
-    log_width = np.linspace(np.log(search.width_step), np.log(LARGEST_WIDTH), WIDTHS)
-    log_depth = np.linspace(np.log(search.min_depth), np.log(LARGEST_DEPTH), DEPTHS)
-    w, d = (grid.ravel() for grid in np.meshgrid(log_width, log_depth, indexing="ij"))
-    log_per_token = np.log(search.cost_per_token(np.exp(w), np.exp(d)))
     log_budgets = np.log(budgets)
-    affordable = log_per_token <= log_budgets[:, None]
-    at_w, at_d = np.empty((len(laws.constant), len(budgets))), np.empty((len(laws.constant), len(budgets)))
-    for some in batches(len(laws.constant), len(w)):
-        size = laws.size_terms(search, np.exp(w)[None], np.exp(d)[None], some)
-        per_token = np.exp(laws.exponent["tokens"][some][:, None] * log_per_token)
-        for i, log_budget in enumerate(log_budgets):
-            tokens = laws.term("tokens", np.full((1,), log_budget), some)
-            best = np.where(affordable[i], size + tokens[:, None] * per_token, np.inf).argmin(1)
-            at_w[some, i], at_d[some, i] = w[best], d[best]
-    reach_w, reach_d = log_width[1] - log_width[0], log_depth[1] - log_depth[0]
+    at_w, at_d = _on_grid(laws, search, log_budgets)
+    least_w, least_d = np.log(search.width_step), np.log(search.min_depth)
+    reach_w, reach_d = WIDTH_STEP, DEPTH_STEP
     window = np.linspace(-1, 1, FINE)
     for _ in range(ROUNDS):
         for some in batches(len(at_w), len(budgets) * FINE**2):
-            fine_w = np.maximum(at_w[some][..., None] + reach_w * np.repeat(window, FINE), log_width[0])
-            fine_d = np.maximum(at_d[some][..., None] + reach_d * np.tile(window, FINE), log_depth[0])
+            fine_w = np.maximum(at_w[some][..., None] + reach_w * np.repeat(window, FINE), least_w)
+            fine_d = np.maximum(at_d[some][..., None] + reach_d * np.tile(window, FINE), least_d)
             log_tokens = log_budgets[:, None] - np.log(search.cost_per_token(np.exp(fine_w), np.exp(fine_d)))
             loss = laws.size_terms(search, np.exp(fine_w), np.exp(fine_d), some) + laws.term("tokens", log_tokens, some)
             best = np.where(log_tokens >= 0, loss, np.inf).argmin(-1)[..., None]
@@ -120,6 +109,34 @@ def relaxed_optima(laws: Laws, search: Search, budgets: Array) -> dict[str, Arra
         "loss": laws.size_terms(search, width, depth, every) + laws.term("tokens", np.log(tokens), every),
     }
     return {name: np.where(laws.has_optimum[:, None], values, np.nan) for name, values in found.items()}
+
+
+def _on_grid(laws: Laws, search: Search, log_budgets: Array) -> tuple[Array, Array]:
+    """Log width and log depth (R, m) of the best point of a grid, which is made larger until no optimum is at its end.
+
+    It ends at the latest where no budget pays for a token of what is larger.
+    """
+    widths, depths = WIDTHS, DEPTHS
+    at_w, at_d = np.empty((2, len(laws.constant), len(log_budgets)))
+    while True:
+        log_width = np.log(search.width_step) + WIDTH_STEP * np.arange(widths)
+        log_depth = np.log(search.min_depth) + DEPTH_STEP * np.arange(depths)
+        w, d = (grid.ravel() for grid in np.meshgrid(log_width, log_depth, indexing="ij"))
+        log_per_token = np.log(search.cost_per_token(np.exp(w), np.exp(d)))
+        affordable = log_per_token <= log_budgets[:, None]
+        for some in batches(len(laws.constant), len(w)):
+            size = laws.size_terms(search, np.exp(w)[None], np.exp(d)[None], some)
+            per_token = np.exp(laws.exponent["tokens"][some][:, None] * log_per_token)
+            for i, log_budget in enumerate(log_budgets):
+                tokens = laws.term("tokens", np.full((1,), log_budget), some)
+                best = np.where(affordable[i], size + tokens[:, None] * per_token, np.inf).argmin(1)
+                at_w[some, i], at_d[some, i] = w[best], d[best]
+        wider, deeper = (
+            bool((at[laws.has_optimum] >= grid[-1]).any()) for at, grid in ((at_w, log_width), (at_d, log_depth))
+        )
+        if not wider and not deeper:
+            return at_w, at_d
+        widths, depths = widths + WIDTHS * wider, depths + DEPTHS * deeper
 
 
 def _closed_form(laws: Laws, allocation: Allocation, flops: Array) -> dict[str, Array]:

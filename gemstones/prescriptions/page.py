@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from gemstones.files import write_csv
 from gemstones.prescriptions.search import UNITS
 from gemstones.report import number, write_html_table
 
@@ -16,12 +17,14 @@ SHOWN = {
 }  # fmt: skip
 
 
-def write_page(table: pd.DataFrame, path: str | Path, name: str, level: float) -> None:
+def write_page(table: pd.DataFrame, path: str | Path, csv: str | Path, name: str, level: float) -> None:
     """Write the prescriptions of one fit, a table for each resource, without columns that are empty.
 
     Parameters
     ----------
     table : as :func:`gemstones.prescriptions.optimum.prescribe` gives it.
+    path : of the page.
+    csv : of the same rows in one table, the first column of which names that of the page.
     name : of the fit.
     level : of its intervals.
     """
@@ -31,6 +34,7 @@ def write_page(table: pd.DataFrame, path: str | Path, name: str, level: float) -
         for resource, rows in table.groupby("resource", sort=False)
     }
     write_html_table(tables, path, f"Prescriptions of {name}", _note(table))
+    write_csv(pd.concat(tables, names=["table"]).reset_index(level="table"), csv)
 
 
 def page_table(rows: pd.DataFrame, resource: str, level: float) -> pd.DataFrame:

@@ -93,7 +93,7 @@ def _law(source: Source) -> dict[str, Any]:
     law = source.law
     return {
         "name": source.name,
-        "study": source.study.study if source.study else None,
+        "study": source.study.study if source.study and source.fitted else None,
         "selection": law.selection,
         "covariates": list(law.law.covariates),
         "param_count": law.law.param_count,
@@ -148,7 +148,7 @@ def _warnings(source: Source, found: Mapping[str, Any]) -> list[str]:
 def _print(console: Console, source: Source, found: Mapping[str, Any]) -> None:
     given = " ".join(f"{value:.4g} {UNITS.get(name, name.replace('_', '-'))}" for name, value in found["asked"].items())
     budget = f"{found['budget']:.4g} {UNITS[found['resource']]}"
-    whose = f"{source.name} of {source.study.study}" if source.study else source.name
+    whose = f"{source.name} of {source.study.study}" if source.study and source.fitted else source.name
     mark = "  [beyond the data: extrapolated]" if found["extrapolated"] else ""
     console.print(f"{given}{'' if given == budget else f' = {budget}'}, by {whose}{mark}", style="bold")
     _print_optimum(console, source, found)
@@ -199,8 +199,8 @@ def _print_hours(console: Console, found: Mapping[str, Any]) -> None:
     for nodes, hours in sorted(estimates.items()):
         assumed = nodes == speed["nodes"] and len(estimates) > 1
         table.add_row(
-            f"{'assumed: ' if assumed else ''}{nodes}", _hours(hours), _hours(hours / per_node),
-            f"{hours / per_node / nodes / 24:.3g}",
+            f"{'assumed: ' if assumed else ''}{nodes}", _short(hours), _short(hours / per_node),
+            _short(hours / per_node / nodes / 24),
         )  # fmt: skip
     console.print(table)
     console.print(
@@ -240,14 +240,16 @@ def _value(name: str, value: float | None) -> str:
     if value is None:
         return "–"
     if name in ("params", "tokens"):
-        power = min(5, max(0, (len(f"{value:.0f}") - 1) // 3))
-        return f"{value / 1000**power:.3g}{('', 'k', 'M', 'B', 'T', 'P')[power]}"
+        # Of the number as it is shown: 999.9 million are a billion.
+        power = next((power for power in range(5) if value / 1000**power < 999.5), 5)
+        return f"{_short(value / 1000**power)}{('', 'k', 'M', 'B', 'T', 'P')[power]}"
     if name == "loss":
         return f"{value:.3f}"
     if name in ("width", "depth"):
-        return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}".removesuffix(".0")
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+        return f"{value:,.0f}" if value >= 999.95 else f"{value:.1f}".removesuffix(".0")
+    return _short(value)
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 1000 else f"{hours:.3g}"
+def _short(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"

@@ -34,6 +34,10 @@ COARSE_POINTS, FINE_POINTS = 65, 17
 LOG_TOLERANCE = 1e-6
 # Feasible widths looked at reach this factor to either side of the relaxed optimum, and this many steps at least.
 WIDTH_FACTOR, WIDTH_STEPS = 3.0, 8
+# If there are more of them, so many in log are looked at first, then those about the best: they differ by 0.2 % in width.
+MOST_WIDTHS = 1024
+# Beyond so many FLOPs, nothing is prescribed: 1e8 times what any known model has taken, and shapes are no longer told apart.
+MOST_FLOPS = 1e30
 
 
 @dataclass(frozen=True)
@@ -159,9 +163,15 @@ class Search:
         Raises
         ------
         UserError
-            If a budget does not pay for one token of the smallest shape.
+            If a budget does not pay for one token of the smallest shape, or has more than MOST_FLOPS.
         """
         budgets = np.atleast_1d(np.asarray(budgets, float))
+        # GPU-hours by a usual shape, since this is no fine line.
+        each = self.speeds.flops_per_gpu_hour if self.speeds and self.resource == "gpu_hours" else 1.0
+        if len(budgets) and budgets.max() > MOST_FLOPS / each:
+            raise UserError(
+                f"{budgets.max():g} {UNITS[self.resource]}: no law reaches so far; wanted: at most {MOST_FLOPS / each:.2g}"
+            )
 
         def profile(log_width: Array) -> Array:
             width, budget = np.exp(log_width).ravel(), np.repeat(budgets, log_width.shape[1])
@@ -178,13 +188,26 @@ class Search:
         center = near / self.width_step
         first = max(1, int(center / WIDTH_FACTOR) - WIDTH_STEPS)
         last = min(int(center * WIDTH_FACTOR) + WIDTH_STEPS, int(self.largest_width(budget) / self.width_step))
-        width = self.width_step * np.arange(first, max(first, last) + 1, dtype=float)
+        last = max(first, last)
+        while last - first >= MOST_WIDTHS:
+            some = np.unique(np.geomspace(first, last, MOST_WIDTHS).astype(int))
+            best = int(np.argmin(self._whole_depths(some, budget)[1]))
+            first, last = int(some[max(best - 2, 0)]), int(some[min(best + 2, len(some) - 1)])
+        steps = np.arange(first, last + 1)
+        depth, loss = self._whole_depths(steps, budget)
+        best = int(np.argmin(loss))
+        return float(steps[best] * self.width_step), float(depth[best])
+
+    def _whole_depths(self, steps: NDArray[np.int_], budget: float) -> tuple[Array, Array]:
+        """Best whole depth (n,) for widths of so many steps each (n,), and its loss (n,)."""
+        width = self.width_step * steps.astype(float)
         # At one width, the best whole depth is beside the best real one.
         depth = np.floor(self.best_depth(width, budget))[:, None] + np.arange(-1, 3)
         depth = np.maximum(depth, self.min_depth)
         loss = self.loss(width[:, None], depth, budget)
-        row, column = np.unravel_index(int(np.argmin(loss)), loss.shape)
-        return float(width[row]), float(depth[row, column])
+        best = np.argmin(loss, axis=1)
+        row = np.arange(len(steps))
+        return depth[row, best], loss[row, best]
 
 
 def real_params(width: ArrayLike, depth: ArrayLike, architecture: Architecture, param_count: str = "params") -> Array:

@@ -13,6 +13,7 @@ from gemstones.cluster.config import read
 from gemstones.errors import UserError
 from gemstones.faults import choices
 from gemstones.laws.fit import HuberFit
+from gemstones.laws.resampling import names_of
 from gemstones.laws.uncertainty import Uncertainty
 from gemstones.losses import table
 from gemstones.prescriptions.speeds import Speeds, speeds_of
@@ -28,8 +29,9 @@ class Source:
 
     Attributes
     ----------
-    name : of the law, as messages have it.
+    name : of the law, as messages have it: of the fit, or a law's file.
     config, study : of the study, where there is one.
+    fitted : whether the law is one of the study's own.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Source:
     speeds: Speeds | None
     config: Path | None = None
     study: Study | None = None
+    fitted: bool = False
 
     @property
     def suite(self) -> Suite:
@@ -62,7 +65,8 @@ def find(law: str | None, config: Path | None, study: str | None, results: Path,
     Raises
     ------
     UserError
-        If there is no such study or law, the law is not there yet, or it is not of the kind that prescribes.
+        If there is no such study or law, the law is not there yet or not of the kind that prescribes, or the table beside it is
+        not of its resamples.
     """
     if config and study:
         raise UserError("--config and --study: name the study once")
@@ -70,8 +74,11 @@ def find(law: str | None, config: Path | None, study: str | None, results: Path,
         config = _config_of(study)
     path = Path(law) if law and (law.endswith(".json") or Path(law).is_file()) else None
     known = read(config or CONFIGS / "config.yaml") if config or not path else None
+    fitted = path is None or (known is not None and path.resolve().parent == (results / known.study / "laws").resolve())
     if path:
-        name, fit = path.stem, laws.read(path)
+        if nodes and known is None:
+            raise UserError(f"--nodes: {path} has no speeds; name the study that recorded them: --config or --study")
+        name, fit = path.stem if fitted else str(path), laws.read(path)
     else:
         assert known is not None
         config = config or CONFIGS / "config.yaml"
@@ -85,10 +92,22 @@ def find(law: str | None, config: Path | None, study: str | None, results: Path,
         raise UserError(f"{path}: lines through a convex hull; wanted: a fit of approach 3")
     resamples = path.with_suffix(".parquet")
     level = known.bootstrap.level if known else fit.evidence.get("intervals", {}).get("level", 0.95)
-    drawn = pd.read_parquet(resamples) if resamples.is_file() else pd.DataFrame()
+    drawn = _resamples(resamples, fit) if resamples.is_file() else pd.DataFrame()
     uncertainty = None if drawn.empty else Uncertainty(fit, drawn, level)
     speeds = _speeds(known, name, results, nodes) if known else None
-    return Source(name, fit, uncertainty, speeds, config, known)
+    return Source(name, fit, uncertainty, speeds, config, known, fitted)
+
+
+def _resamples(path: Path, fit: HuberFit) -> pd.DataFrame:
+    """The table beside a law, which must be of laws with its covariates."""
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not read: {str(error).splitlines()[0]}; remove it, or make the law again") from None
+    if set(table.columns) != (wanted := {"unit", *names_of(fit)}):
+        differ = ", ".join(sorted(set(table.columns) ^ wanted)[:3])
+        raise UserError(f"{path}: not of the law beside it ({differ}); wanted: columns {', '.join(sorted(wanted))}")
+    return table
 
 
 def _config_of(study: str) -> Path:

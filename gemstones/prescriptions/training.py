@@ -35,13 +35,15 @@ def write_config(source: Source, found: Mapping[str, Any], path: Path) -> list[s
     Raises
     ------
     UserError
-        If there is no study to take recipe, plan and data from, the file is there already, or a plan is not possible, such as one
+        If there is no study to take recipe, plan and data from, the file is there already or its folder is not, or a plan is not possible, such as one
         whose jobs are too short for the steps between two checkpoints.
     """
     if source.study is None:
         raise UserError("--write-config: name the study that recipe, plan and data are taken from: --config or --study")
     if path.exists():
         raise UserError(f"{path}: is there already; name another file, or remove it")
+    if not path.parent.is_dir():
+        raise UserError(f"--write-config {path}: there is no folder {path.parent}")
     feasible = found["feasible"]
     config = trained_config(source, feasible)
     try:

@@ -58,6 +58,29 @@ def test_a_new_fit_redraws_the_figures_whose_colours_it_changes(project):
     assert {job.wildcards["figure"] for job in jobs if job.rule == "figure"} == {"rainbow", "residuals", "held_out"}
 
 
+def test_another_fit_that_prescribes_leaves_the_prescriptions_of_the_first(project):
+    edit(
+        project / "config/tiny.yaml",
+        "fits: [approach_3_all]\n  flops",
+        "fits: [approach_3_all, approach_3_all_no_embeddings]\n  flops",
+    )
+    jobs = dry_run(project)
+    assert [job.wildcards["fit"] for job in jobs if job.rule == "prescription"] == ["approach_3_all_no_embeddings"]
+    assert not count(jobs)["law"] + count(jobs)["overtraining"]
+
+
+def test_editing_the_budgets_reruns_the_prescriptions(project):
+    edit(project / "config/tiny.yaml", "budgets: 4", "budgets: 5")
+    jobs = count(dry_run(project))
+    assert (jobs["prescription"], jobs["overtraining"], jobs["law"]) == (1, 0, 0)
+
+
+def test_the_nodes_of_prescriptions_rerun_what_has_gpu_hours(project):
+    edit(project / "config/tiny.yaml", "  budgets: 4", "  budgets: 4\n  nodes: 2")
+    jobs = count(dry_run(project))
+    assert (jobs["prescription"], jobs["overtraining"], jobs["law"]) == (1, 1, 0)
+
+
 def test_an_exclusion_reruns_all_after_the_losses_and_no_training(project):
     exclusions = "losses: {exclusions: {early: {query: step < 20, reason: warm-up}}}\n"
     edit(project / "config/tiny.yaml", "selections:\n", f"{exclusions}\nselections:\n")

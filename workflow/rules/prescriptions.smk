@@ -1,6 +1,6 @@
 """Prescriptions: what to train for a budget, and what other choices cost.
 
-laws/<fit>.{json,parquet} and losses/losses.parquet → prescriptions/<fit>.{parquet,html}, prescriptions/overtraining.parquet;
+laws/<fit>.{json,parquet} and losses/losses.parquet → prescriptions/<fit>.{parquet,csv,html}, prescriptions/overtraining.parquet;
 losses/losses.parquet → prescriptions/overspend.parquet
 """
 
@@ -16,14 +16,15 @@ rule prescription:
                 f"prescriptions/{name}"
                 for name in ("bands", "optimum", "page", "reference", "search", "speeds", "study")
             ),
-            *(f"laws/{name}" for name in ("fit", "power_law", "uncertainty")),
+            *(f"laws/{name}" for name in ("__init__", "fit", "power_law", "uncertainty")),
+            *(f"losses/{name}" for name in ("selections", "table")),
+            *(f"suite/{name}" for name in ("counting", "shapes")),
             "cluster/throughput",
-            "losses/selections",
             "report",
-            "suite/counting",
         ),
     output:
         table="<results>/prescriptions/{fit}.parquet",
+        csv="<results>/prescriptions/{fit}.csv",
         html=report(
             "<results>/prescriptions/{fit}.html",
             caption="../report/prescription.rst",
@@ -36,7 +37,9 @@ rule prescription:
     conda:
         "../../envs/analysis.yaml"
     params:
-        config=sections("suite", "prescriptions"),
+        config=sections("suite"),
+        # But for which fits there are.
+        prescriptions={key: value for key, value in config["prescriptions"].items() if key != "fits"},
         query=query_of_fit,
     script:
         "../../scripts/prescription.py"
@@ -46,7 +49,7 @@ rule overspend:
     """What each run used beyond the frontier that reaches its loss."""
     input:
         losses="<results>/losses/losses.parquet",
-        code=modules("prescriptions/overspend", "laws/hull", "laws/power_law", "losses/selections"),
+        code=modules("prescriptions/overspend", "laws/hull", "laws/power_law", "losses/selections", "losses/table"),
     output:
         "<results>/prescriptions/overspend.parquet",
     log:
@@ -67,10 +70,10 @@ rule overtraining:
         losses="<results>/losses/losses.parquet",
         code=modules(
             *(f"prescriptions/{name}" for name in ("bands", "optimum", "overtraining", "search", "speeds", "study")),
-            *(f"laws/{name}" for name in ("fit", "power_law", "uncertainty")),
+            *(f"laws/{name}" for name in ("__init__", "fit", "power_law", "uncertainty")),
+            *(f"losses/{name}" for name in ("selections", "table")),
+            *(f"suite/{name}" for name in ("counting", "shapes")),
             "cluster/throughput",
-            "losses/selections",
-            "suite/counting",
         ),
     output:
         "<results>/prescriptions/overtraining.parquet",
@@ -80,6 +83,7 @@ rule overtraining:
         "../../envs/analysis.yaml"
     params:
         config=sections("suite", "overtraining"),
+        nodes=config["prescriptions"]["nodes"],
         query=query_of_overtraining,
     script:
         "../../scripts/overtraining.py"

@@ -54,6 +54,6 @@ def test_budgets_are_found_from_what_their_optimum_has(published, suite, quantit
 def test_what_no_budget_has_is_an_error_with_what_there_is(published, suite, quantity, value):
     with pytest.raises(
         UserError,
-        match=r"no budget has an optimum of .*: by this law it has .* FLOPs, the least that trains anything, and .* at 1e.36",
+        match=r"no budget has an optimum of .*: by this law it has .* FLOPs, the least that trains anything, and .* at 1e.30",
     ):
         budget_for(Search.of(published, suite), quantity, value)

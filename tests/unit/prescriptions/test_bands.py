@@ -1,5 +1,7 @@
 """Intervals of prescriptions, from the laws of resamples."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +23,7 @@ def resamples_of(laws: list[PowerLaw]) -> pd.DataFrame:
     rows = []
     for law in laws:
         terms = zip(law.covariates, law.exponents, law.log_coefficients, strict=True)
-        row = {"unit": "run", "irreducible_loss": law.irreducible_loss}
+        row = {"unit": "run", "irreducible_loss": law.irreducible_loss, "objective": 0.0}
         for role, exponent, log_coefficient in terms:
             row |= {f"exponent_{role}": exponent, f"log_coefficient_{role}": log_coefficient}
         rows.append(row)
@@ -36,6 +38,16 @@ def test_resamples_that_agree_leave_no_interval_around_the_optimum(published, su
         assert relaxed[f"{name}_low"].to_numpy() == pytest.approx(relaxed[name].to_numpy(), rel=5e-4)
         assert relaxed[f"{name}_high"].to_numpy() == pytest.approx(relaxed[name].to_numpy(), rel=5e-4)
     assert table.loc[table.variant == "feasible", "params_low"].isna().all()
+
+
+@pytest.mark.parametrize("shape", [(0.22, 0.05), (1, 0.2)])
+def test_intervals_reach_as_far_as_the_optima(published, suite, shape):
+    """However wide or deep these are: no grid ends before them."""
+    law = replace(published, exponents=(*shape, *published.exponents[2:]))
+    table = prescribe(law, [1e21, 1e30], suite, uncertainty=Uncertainty(fit_of(law), resamples_of([law] * 3)))
+    relaxed = table[table.variant == "relaxed"]
+    for name in QUANTITIES:
+        assert relaxed[f"{name}_high"].to_numpy() == pytest.approx(relaxed[name].to_numpy(), rel=5e-4)
 
 
 def test_intervals_are_quantiles_of_the_optima_of_the_resamples(published, suite):

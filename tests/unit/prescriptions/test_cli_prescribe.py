@@ -11,6 +11,7 @@ import yaml
 from gemstones.files import write_json
 from gemstones.laws import PowerLaw
 from gemstones.prescriptions.optimum import prescribe
+from gemstones.prescriptions.screen import _value
 from gemstones.study import load
 from gemstones.suite import counting
 from gemstones.suite.runs import main_runs, segments
@@ -105,7 +106,48 @@ def test_a_laws_file_alone_is_enough(results, published, tmp_path):
     said = "; ".join(found["warnings"])
     assert "no intervals" in said
     assert "vocabulary 50,304" in said
+    nodes = ("--nodes", 4, "--law", tmp_path / "law.json")
+    assert "law.json has no speeds; name the study" in refused("prescribe", "--flops", 1e21, *nodes)
     assert "ask for --flops" in refused("prescribe", "--gpu-hours", 10, "--law", tmp_path / "law.json")
+
+
+@pytest.mark.parametrize("covariates", [None, ("params", "tokens")])
+def test_a_table_that_is_not_of_the_laws_resamples_is_refused(two_covariates, published, tmp_path, covariates):
+    write_json(fit_of(published).to_json(), tmp_path / "law.json")
+    asked = ("prescribe", "--flops", "1e21", "--law", tmp_path / "law.json")
+    table = tmp_path / "law.parquet"
+    if covariates:
+        resamples_of([two_covariates] * 3).to_parquet(table)
+        said = f"{table}: not of the law beside it (exponent_depth, exponent_width, log_coefficient_depth); wanted: columns"
+    else:
+        table.write_bytes(b"PAR1 and no more")
+        said = f"{table}: not read: "
+    assert said in refused(*asked)
+
+
+def test_another_studys_law_is_named_by_its_file(results, published, mini, tmp_path):
+    file = tmp_path / "law.json"
+    write_json(fit_of(published).to_json(), file)
+    asked = ("--flops", "1e11", "--law", file, "--config", ROOT / "config/config.yaml")
+    law = ask(results, *asked)["law"]
+    assert (law["name"], law["study"], law["max_gpu_hours"]) == (str(file), None, None)
+    out, _ = run("prescribe", "--results", results, *asked)
+    assert f"by {file}" in out.replace("\n", "")
+    own = ask(results, *asked[:3], results / "mini/laws" / f"{NAME}.json", *asked[4:])
+    assert own["law"] == ask(results, "--flops", "1e11")["law"]
+    assert (own["law"]["name"], own["law"]["study"]) == (NAME, "mini")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("params", 999.9e6, "1B"), ("params", 999.4e6, "999M"), ("tokens", 999_600, "1M"), ("tokens", 12.34e9, "12.3B"),
+        ("tokens", 2e18, "2,000P"), ("params", 0.5, "0.5"), ("aspect_ratio", 999.7, "1,000"), ("width", 999.97, "1,000"),
+        ("width", 512.0, "512"),
+    ],
+)  # fmt: skip
+def test_numbers_are_rounded_before_their_unit_is_chosen(name, value, shown):
+    assert _value(name, value) == shown
 
 
 def test_a_written_config_trains_the_shape_for_its_tokens(results, mini, tmp_path):
@@ -145,6 +187,9 @@ def test_a_config_needs_a_study_and_a_plan_that_is_possible(results, published, 
     assert "name the study" in refused("prescribe", "--flops", 1e20, "--law", tmp_path / "law.json", *config)
     frontier = ("--law", tmp_path / "law.json", "--config", ROOT / "config/frontier.yaml", *config)
     assert "with more --nodes" in refused("prescribe", "--flops", 1e22, *frontier)
+    nowhere = tmp_path / "no" / "next.yaml"
+    assert f"there is no folder {nowhere.parent}" in refused("prescribe", "--flops", 1e21, *frontier[:-1], nowhere)
+    assert not nowhere.parent.exists()
     out, _ = run("prescribe", "--flops", 1e21, *frontier)
     assert "training.micro_batch_size is 2" in out
     assert load(yaml.safe_load((tmp_path / "next.yaml").read_text())).training.micro_batch_size == 2
@@ -157,6 +202,11 @@ def test_a_config_needs_a_study_and_a_plan_that_is_possible(results, published, 
         (("--flops", 1, "--params", 1), "given: 2"),
         (("--gpu-hours", -1), "--gpu-hours is -1; wanted: a number greater than 0"),
         (("--flops", 10), "10 FLOPs do not pay for one token of the smallest shape, 16x1"),
+        (("--flops", 1e37), "1e+37 FLOPs: no law reaches so far; wanted: at most 1e+30"),
+        (("--flops", 1e308), "at most 1e+30"),
+        (("--gpu-hours", 1e30), "1e+30 GPU-hours: no law reaches so far; wanted: at most 1.4e+16"),
+        (("--node-hours", 1e308), "GPU-hours: no law reaches so far"),
+        (("--params", 1e20), "at 1e+30"),
         (("--flops", 1e11, "--study", "minni"), "did you mean 'mini'?"),
         (("--flops", 1e11, "--study", "mini", "--config", "x.yaml"), "name the study once"),
         (("--flops", 1e11, "--law", "approach_1_all"), "is no fit of approach 3 with tokens in config/config.yaml"),

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,6 +84,27 @@ def test_no_other_feasible_shape_is_better(law, flops, suite, request):
     found = prescribe(law, [flops], suite).set_index("variant").loc["feasible"]
     assert (found.width, found.depth) == (width, depth)
     assert found.loss == pytest.approx(loss, rel=1e-12)
+
+
+def test_very_wide_feasible_shapes_are_close_to_the_relaxed_optimum(published, two_covariates, suite):
+    for law in (published, two_covariates):
+        table = prescribe(law, [1e30], suite).set_index("variant")
+        feasible, relaxed = table.loc["feasible"], table.loc["relaxed"]
+        assert (feasible.width % 256, feasible.depth % 1) == (0, 0)
+        assert relaxed.loss <= feasible.loss <= relaxed.loss * (1 + 1e-9)
+
+
+def test_many_widths_are_searched_like_few(published, two_covariates, suite, monkeypatch):
+    """In steps, so that any width takes bounded memory."""
+    asked = [
+        (search, flops, float(search.relaxed(flops)[0][0]))
+        for search in (Search.of(published, suite), Search.of(two_covariates, suite))
+        for flops in (1e19, 1e21, 1e23, 1e26)
+    ]
+    expected = [search.loss(*search.feasible(flops, near), flops) for search, flops, near in asked]
+    monkeypatch.setattr("gemstones.prescriptions.search.MOST_WIDTHS", 64)
+    found = [search.loss(*search.feasible(flops, near), flops) for search, flops, near in asked]
+    assert found == pytest.approx(expected, rel=1e-6)
 
 
 laws = st.builds(
@@ -177,6 +199,8 @@ def test_the_smallest_depth_is_the_suites(two_covariates):
 def test_a_budget_that_pays_for_nothing_is_an_error(published, suite):
     with pytest.raises(UserError, match="do not pay for one token of the smallest shape, 256x2"):
         prescribe(published, [1e6], suite)
+    with pytest.raises(UserError, match="1e\\+31 FLOPs: no law reaches so far; wanted: at most 1e\\+30"):
+        prescribe(published, [1e21, 1e31], suite)
     just_enough = prescribe(published, [1e9], suite)
     assert just_enough.width.tolist() == [256, 256]
 
@@ -196,7 +220,12 @@ def test_the_page_has_a_row_for_each_budget_with_what_a_person_reads(published, 
     assert flops["extrapolated"].tolist() == ["", "yes"]
     assert flops["1e9 tokens"].tolist() == pytest.approx([33.5, 67], rel=0.02)
     assert not [name for name in flops if "95 %" in name]
-    write_page(table, tmp_path / "page.html", "all", 0.95)
+    write_page(table, tmp_path / "page.html", tmp_path / "page.csv", "all", 0.95)
+    rows = pd.read_csv(tmp_path / "page.csv")
+    assert rows["table"].tolist() == ["Budgets in FLOPs"] * 2 + ["Budgets in GPU-hours"]
+    assert rows["feasible shape"].tolist()[:2] == flops["feasible shape"].tolist()
+    assert rows["GPU-hours"].iloc[2] == 4000
+    assert list(rows)[1:] == [*flops, "training FLOPs"]
     page = (tmp_path / "page.html").read_text()
     for text in ("Budgets in FLOPs", "Budgets in GPU-hours", "on 16 nodes", "7.7 %"):
         assert text in page
