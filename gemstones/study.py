@@ -680,6 +680,11 @@ class Study(Config):
                 faults.append(f"figures.{name}.kind: the figure needs the section 'runs.{figure.kind}'")
             if kind.section == "released" and "released" not in self.losses.sources:
                 faults.append(f"figures.{name}.kind: the figure needs 'released' among losses.sources")
+            elif kind.section == "benchmarks":
+                if "released" not in self.losses.sources and not self.evaluation.tasks:
+                    faults.append(
+                        f"figures.{name}.kind: the figure needs evaluation.tasks, or 'released' among losses.sources"
+                    )
             elif kind.section and kind.section != "released" and not getattr(self, kind.section):
                 faults.append(f"figures.{name}.kind: the figure needs the section '{kind.section}'")
         drawn = {figure.kind for figure in self.figures.values()} - {"coverage"}

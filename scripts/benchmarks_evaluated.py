@@ -10,4 +10,5 @@ from gemstones.losses import benchmarks, table
 logs.start(snakemake)
 results = [json.loads(Path(path).read_text()) for path in snakemake.input.results]
 rows = benchmark_rows(results, snakemake.params.tasks, table.read(snakemake.input.trained))
-benchmarks.write(rows, snakemake.output[0], dict(snakemake.params.items()))
+benchmarks.write(rows, snakemake.output.benchmarks, dict(snakemake.params.items()))
+benchmarks.write_final(rows, snakemake.output.csv, snakemake.output.html)

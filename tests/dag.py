@@ -18,6 +18,7 @@ from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings
 class Job:
     rule: str
     wildcards: dict[str, str]
+    input: list[str]
     output: list[str]
     reason: str
 
@@ -31,7 +32,8 @@ class _Recorder(logging.Handler):
         if str(getattr(record, "event", "")).endswith("job_info"):
             values: Any = record.__dict__
             wildcards = dict(values.get("wildcards") or {})
-            self.jobs.append(Job(values["rule_name"], wildcards, list(values["output"] or []), str(values["reason"])))
+            files = [list(values[name] or []) for name in ("input", "output")]
+            self.jobs.append(Job(values["rule_name"], wildcards, *files, str(values["reason"])))
 
 
 def dry_run(

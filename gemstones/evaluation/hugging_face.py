@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from gemstones.errors import UserError
-from gemstones.evaluation.models import Model, build, check_same
+from gemstones.evaluation.models import Model, build, check_same, choose_tokenizer
 from gemstones.training import model as architecture
 from gemstones.training.export import BLOCK
 
@@ -31,6 +31,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma": {"hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True, "max_position_embeddings": 8192},
 }
 NORM_EPSILON, ROPE_BASE = 1e-6, 10_000.0
+# Whole numbers above 0; the optional ones may be null or not there.
+COUNTS = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "vocab_size",
+)  # fmt: skip
+OPTIONAL_COUNTS = ("num_key_value_heads", "head_dim")
 
 
 def open_folder(folder: Path, device: torch.device, tokenizer: Path | None = None) -> Model:
@@ -39,22 +44,21 @@ def open_folder(folder: Path, device: torch.device, tokenizer: Path | None = Non
     Raises
     ------
     UserError
-        If a file is missing or damaged, or the model is one that only transformers knows, and that is not installed.
+        If a file is missing or damaged, a value of config.json cannot be, or the model is one that only transformers knows, and that is not installed.
     """
     config = _read_config(folder)
     if fault := _unknown(config):
         model, vocabulary_size, context_length = _of_transformers(folder, fault, device)
     else:
-        try:
-            settings = litgpt_settings(config)
-        except KeyError as error:
-            raise UserError(f"{folder}/config.json: has no {error.args[0]}") from None
+        settings = litgpt_settings(config)
         weights = litgpt_weights(_read_weights(folder), config, settings, folder)
         gemma = config["model_type"] == "gemma"
         try:
             model = build(lambda: architecture.build(settings, gemma), weights, device)
         except RuntimeError as error:  # which names the weights of another size, a line each
             raise UserError(f"{folder}: the weights are not of the sizes in config.json: {_last_line(error)}") from None
+        except (TypeError, ValueError, AssertionError) as error:
+            raise UserError(f"{folder}/config.json: is no model of litgpt's: {_last_line(error)}") from None
         vocabulary_size, context_length = settings["vocab_size"], settings["block_size"]
     own = config.get("gemstones", {})
     beside = folder / "tokenizer.json"
@@ -64,7 +68,7 @@ def open_folder(folder: Path, device: torch.device, tokenizer: Path | None = Non
         model,
         vocabulary_size,
         context_length,
-        tokenizer=beside if beside.is_file() else tokenizer,
+        tokenizer=choose_tokenizer(str(folder), beside if beside.is_file() else None, tokenizer),
         data_sha256=own.get("data_sha256"),
         separator=ends[0] if isinstance(ends, list) else ends,
         own_special_tokens=not own,
@@ -95,7 +99,7 @@ def litgpt_settings(config: dict[str, Any]) -> dict[str, Any]:
         "lm_head_bias": False,
         "parallel_residual": False,
         "rotary_percentage": 1.0,
-        "rope_base": (_rope(config) or config).get("rope_theta", ROPE_BASE),
+        "rope_base": _rope_base(config),
         "scale_embeddings": config["model_type"] == "gemma",
     }
 
@@ -141,7 +145,48 @@ def _read_config(folder: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: not the configuration of a language model") from None
+    if fault := _fault(config):
+        raise UserError(f"{path}: {fault}")
     return config
+
+
+def _fault(config: dict[str, Any]) -> str | None:
+    """What no model could have under a key that is read here."""
+    ends = config.get("eos_token_id")
+    first = ends[0] if isinstance(ends, list) and ends else ends
+    if not (first is None or _is_count(first, least=0)):
+        return f"eos_token_id is {json.dumps(ends)}; wanted: a token's number, or a list of such"
+    if not isinstance(config.get("gemstones", {}), dict):
+        return f"gemstones is {json.dumps(config['gemstones'])}; wanted: what gemstones export writes"
+    if config["model_type"] not in KINDS:
+        return None
+    config = DEFAULTS[config["model_type"]] | config
+    for name in COUNTS:
+        if name not in config:
+            return f"has no {name}"
+    for name in (*COUNTS, *(name for name in OPTIONAL_COUNTS if config.get(name) is not None)):
+        if not _is_count(config[name]):
+            return f"{name} is {json.dumps(config[name])}; wanted: a whole number above 0"
+    heads, groups = config["num_attention_heads"], config.get("num_key_value_heads")
+    if groups and heads % groups:
+        return f"num_key_value_heads is {groups}; wanted: a divisor of num_attention_heads, {heads}"
+    if not config.get("head_dim") and config["hidden_size"] % (2 * heads):
+        return f"hidden_size is {config['hidden_size']}; wanted: an even multiple of num_attention_heads, {heads}"
+    if (config.get("head_dim") or 2) % 2:
+        return f"head_dim is {config['head_dim']}; wanted: an even number, since rotations turn pairs"
+    for name in ("rope_parameters", "rope_scaling"):
+        if not isinstance(config.get(name) or {}, dict):
+            return f"{name} is {json.dumps(config[name])}; wanted: a mapping"
+    for name, value in {"rms_norm_eps": config.get("rms_norm_eps", 1), "rope_theta": _rope_base(config)}.items():
+        if not isinstance(value, int | float) or value <= 0:
+            return f"{name} is {json.dumps(value)}; wanted: a number above 0"
+    if not isinstance(_activation(config), str):
+        return f"hidden_act is {json.dumps(config['hidden_act'])}; wanted: a name, such as {next(iter(MLPS))}"
+    return None
+
+
+def _is_count(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _activation(config: dict[str, Any]) -> str:
@@ -152,6 +197,10 @@ def _activation(config: dict[str, Any]) -> str:
 
 def _rope(config: dict[str, Any]) -> dict[str, Any]:
     return config.get("rope_parameters") or config.get("rope_scaling") or {}
+
+
+def _rope_base(config: dict[str, Any]) -> Any:
+    return (_rope(config) or config).get("rope_theta", ROPE_BASE)
 
 
 def _unknown(config: dict[str, Any]) -> str | None:

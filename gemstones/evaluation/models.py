@@ -74,9 +74,16 @@ def open_checkpoint(trained: Trained, manifest: Path, device: torch.device, toke
         run.vocabulary_size,
         run.context_length,
         run.precision == "bf16-mixed",
-        tokenizer or _tokenizer(manifest, trained),
+        choose_tokenizer(str(manifest), _tokenizer(manifest, trained), tokenizer),
         trained.content["data_sha256"],
     )
+
+
+def choose_tokenizer(name: str, own: Path | None, given: Path | None) -> Path | None:
+    """A model's own tokenizer, or the given one where it has none: with several models, that is for some of them."""
+    if own and given and not own.samefile(given):
+        log.warning("%s: has a tokenizer, %s; --tokenizer %s is for models without one and not used", name, own, given)
+    return own or given
 
 
 def best_device() -> torch.device:

@@ -33,6 +33,10 @@ def show(
     """
     if output and output.suffix not in KINDS:
         raise UserError(f"--output {output}: wanted: {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+    if output and not output.parent.is_dir():
+        raise UserError(f"--output {output}: there is no folder {output.parent}")
+    if settings.tokenizer and not settings.tokenizer.is_file():
+        raise UserError(f"--tokenizer {settings.tokenizer}: no such file")
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s")
     rows = records(evaluate(models, data, settings, _progress))
     if output:

@@ -16,11 +16,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from gemstones.errors import UserError
+from gemstones.files import write_csv, write_json, write_parquet
 from gemstones.laws.curves import ACCURACY, ERROR, LAWS, Law
 from gemstones.laws.rows import versions
 from gemstones.laws.uncertainty import expanded_tail
+from gemstones.losses.benchmarks import error_of_mean
 from gemstones.losses.columns import KEY
 from gemstones.losses.selections import check_one_set
+from gemstones.report import write_html_table
 
 if TYPE_CHECKING:
     from gemstones.study import Study
@@ -55,6 +58,14 @@ class Downstream:
             for row in self.laws.to_dict("records")
         ]
         return {"equations": {law.name: law.equation for law in LAWS}, "laws": known, "versions": versions()}
+
+    def write(self, json: str, csv: str, points: str, resamples: str, html: str) -> None:
+        """Write each part to its file, and the laws as JSON and as a page too."""
+        write_json(self.to_json(), json)
+        write_csv(self.laws, csv)
+        write_parquet(self.points, points)
+        write_parquet(self.resamples, resamples)
+        write_html_table(pages(self.laws), html, "From loss to error and accuracy")
 
 
 def fit_downstream(losses: pd.DataFrame, benchmarks: pd.DataFrame, study: Study) -> Downstream:
@@ -91,7 +102,8 @@ def checkpoints(losses: pd.DataFrame, benchmarks: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with suite, run, step, params, width, depth, loss, task, accuracy, standard_error, random_chance.
+    DataFrame with suite, run, step, params, width, depth, loss, task, accuracy, standard_error (null where it is not known),
+    random_chance.
     """
     if benchmarks["source"].nunique() > 1:
         raise UserError(f"benchmarks: accuracies of several sources ({', '.join(sorted(set(benchmarks['source'])))})")
@@ -102,7 +114,7 @@ def checkpoints(losses: pd.DataFrame, benchmarks: pd.DataFrame) -> pd.DataFrame:
     mean = rows.groupby(of_checkpoint, as_index=False).agg(
         tasks=("task", "nunique"),
         accuracy=("accuracy", "mean"),
-        standard_error=("standard_error", lambda errors: math.sqrt(float(np.sum(errors**2))) / len(errors)),
+        standard_error=("standard_error", error_of_mean),
         random_chance=("random_chance", "mean"),
     )
     mean = mean[mean["tasks"] == benchmarks["task"].nunique()].drop(columns="tasks").assign(task=MEAN)

@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from gemstones.files import write_csv, write_text
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HullFit
+from gemstones.report import write_html_table
 from gemstones.study import Approach1, Approach3, Study
 
 QUANTITIES = ("slope", "irreducible_loss")
@@ -63,6 +65,13 @@ def slopes(study: Study, fits: Mapping[str, HuberFit | HullFit], published: pd.D
 def read_published(paths: Sequence[str]) -> pd.DataFrame | None:
     """The table of the authors' fits from its path, where one is given."""
     return pd.read_csv(paths[0]) if paths else None
+
+
+def write(table: pd.DataFrame, csv: str, tex: str, html: str) -> None:
+    """Write the table of :func:`slopes` as CSV, LaTeX and a page for the report."""
+    write_csv(table, csv)
+    write_text(to_latex(table), tex)
+    write_html_table(table, html, "Slopes and irreducible losses of all fits")
 
 
 def to_latex(table: pd.DataFrame) -> str:

@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
 from gemstones.errors import UserError
-from gemstones.files import write_parquet
+from gemstones.files import write_csv, write_parquet
 from gemstones.losses.columns import Column
 from gemstones.losses.released import fetch, step_of
 from gemstones.losses.table import conform
+from gemstones.report import write_html_table
 
 # Of a model that somebody else trained, steps, tokens and the shape may not be known.
 COLUMNS = {
@@ -31,7 +33,9 @@ COLUMNS = {
     "depth": Column("Int64", "number of layers", nullable=True),
     "task": Column("string", "benchmark, such as arc:easy"),
     "accuracy": Column("float64", "share of questions answered rightly, by likelihood normalised by length"),
-    "standard_error": Column("float64", "of the accuracy, from the number of questions", nullable=True),
+    "standard_error": Column(
+        "float64", "of the accuracy, from the number of questions; null where it is not known", nullable=True
+    ),
     "random_chance": Column("float64", "accuracy of guessing", nullable=True),
     "source": Column("string", "who evaluated it, and with what"),
 }
@@ -51,6 +55,9 @@ RANDOM_CHANCE = {
 
 RELEASED, RELEASED_ERRORS = "benchmarks/light_eval_df.parquet", "benchmarks/light_eval_df_err.parquet"
 AUTHORS = "the Gemstones authors, LightEval"
+# Their file has 0.033 as MMLU's standard error, which is what 180 questions give: that of one of its 57 subjects, or a mean over
+# them. That of the task, which has 14,000 questions, would be about 0.004 (0.033 / sqrt(57)), but the file does not tell it.
+OF_A_PART = "mmlu"
 
 _positive = pa.Check(lambda column: column > 0, error="must be greater than 0")
 _share = pa.Check(lambda column: (column >= 0) & (column <= 1), error="must be from 0 to 1")
@@ -96,7 +103,7 @@ def check(table: pd.DataFrame, source: str) -> pd.DataFrame:
 
 
 def released_benchmarks(losses: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
-    """The accuracies that the authors released: nine tasks at 35 checkpoints of each main run.
+    """The accuracies that the authors released: nine tasks at 35 checkpoints of each main run, without MMLU's standard error.
 
     Parameters
     ----------
@@ -114,6 +121,7 @@ def released_benchmarks(losses: pd.DataFrame, folder: str | Path) -> pd.DataFram
     # Such as Gemstone-1024x28-step_00002385.
     rows[["run", "step"]] = rows["checkpoint"].str.extract(r"^Gemstone-(\d+x\d+)-(.+)$")
     rows = rows.assign(step=rows["step"].map(step_of), random_chance=rows["task"].map(RANDOM_CHANCE), source=AUTHORS)
+    rows["standard_error"] = rows["standard_error"].mask(rows["task"] == OF_A_PART)
     known = losses.loc[
         losses["phase"] == "main", ["suite", "run", "step", "tokens", "flops", "params", "width", "depth"]
     ]
@@ -134,11 +142,26 @@ def final_accuracies(table: pd.DataFrame) -> pd.DataFrame:
     wide = 100 * last.pivot(index=index, columns="task", values="accuracy")
     wide.insert(0, "mean", wide.mean(axis=1))
     guessing = 100 * table.groupby("task")["random_chance"].first()
-    guessing = guessing.to_frame().T.assign(mean=guessing.mean(), run="guessing")
+    guessing = guessing.to_frame().T.assign(mean=guessing.mean(skipna=False), run="guessing")
     wide = wide.rename_axis(columns=None).reset_index().sort_values(["mean", "run"], ascending=False)
     return pd.concat([wide, guessing], ignore_index=True).drop(columns="suite" if wide["suite"].nunique() == 1 else [])
+
+
+def error_of_mean(errors: pd.Series) -> float:
+    """Standard error of a mean over tasks from theirs; those not known count as none, and if all are, so is the mean's.
+
+    Of the authors' nine tasks that leaves out MMLU, whose 14,000 questions would add less than 1 % to it.
+    """
+    return float(np.sqrt((errors**2).sum(min_count=1)) / len(errors))
 
 
 def write(table: pd.DataFrame, path: str | Path, specification: Mapping[str, Any] | None = None) -> None:
     """Check a table of benchmarks and write it atomically as parquet, with what made it."""
     write_parquet(check(table, str(path)), path, specification)
+
+
+def write_final(table: pd.DataFrame, csv: str | Path, page: str | Path) -> None:
+    """Write :func:`final_accuracies` of a table of benchmarks as CSV and as a page for the report."""
+    final = final_accuracies(table)
+    write_csv(final, csv)
+    write_html_table(final, page, "Accuracies of the final checkpoints on benchmarks (%)")

@@ -77,6 +77,13 @@ def test_checkpoints_are_evaluated_only_where_that_is_asked_for(fresh):
     assert count(dry_run(fresh, "config/evaluated.yaml")) == {**plain, "evaluated_run": runs, "evaluated_losses": 1}
     benchmarks = count(dry_run(fresh, "config/evaluated.yaml", ("benchmarks_evaluated",)))
     assert (benchmarks["lm_eval"], benchmarks["benchmarks_evaluated"], benchmarks["evaluated_run"]) == (runs, 1, 0)
+    # A figure of them is asking for it.
+    config["figures"]["benchmarks"] = {"kind": "benchmarks"}
+    (fresh / "config/drawn.yaml").write_text(yaml.safe_dump(config))
+    drawn = dry_run(fresh, "config/drawn.yaml")
+    assert (count(drawn)["lm_eval"], count(drawn)["benchmarks"]) == (runs, 0)
+    (figure,) = (job for job in drawn if job.wildcards.get("figure") == "benchmarks")
+    assert "results/tiny/evaluation/benchmarks.parquet" in figure.input
     done = snakemake(fresh, "-n", "benchmarks_evaluated", "--configfile", "config/tiny.yaml", check=False)
     assert "error: evaluation.tasks: names no task" in done.stderr
 

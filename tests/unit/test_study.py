@@ -95,6 +95,11 @@ def test_sections_are_frozen_and_closed():
             r"prescriptions\.reference: the authors' search is for a suite of head_size 128",
         ),
         (["overspend", "step"], 9000, r"overspend\.step: 9000 lies beyond the main run's"),
+        (
+            ["figures", "benchmarks"],
+            {"kind": "benchmarks"},
+            r"figures\.benchmarks\.kind: the figure needs evaluation\.tasks, or 'released' among losses\.sources",
+        ),
         (["losses", "sources"], [], r"losses\.sources: name 'trained', 'released' or both"),
         (
             ["figures", "coverage"],

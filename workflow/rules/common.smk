@@ -10,7 +10,7 @@ from gemstones.cluster.purge import archive_folder, purge_warnings
 from gemstones.cluster.submission import check_submission
 from gemstones.cluster.throughput import speed
 from gemstones.errors import UserError
-from gemstones.figures.kinds import KINDS, RELEASED
+from gemstones.figures.kinds import KINDS, tables_of
 from gemstones.study import load
 from gemstones.suite.runs import segments
 
@@ -257,7 +257,7 @@ def figure_inputs(wildcards):
     figure = study.figures[wildcards.figure]
     kind = KINDS[figure.kind]
     prescribed = [fit for fit in figure.fits if kind.prescriptions and fit in study.prescriptions.fits]
-    others = [table for table in kind.tables if table not in RELEASED or "released" in study.losses.sources]
+    others = tables_of(figure.kind, "released" in study.losses.sources)
     return {
         "losses": "<results>/losses/losses.parquet" if study.losses.sources else [],
         "laws": expand("<results>/laws/{fit}.json", fit=figure.fits),
@@ -271,7 +271,9 @@ def figure_inputs(wildcards):
 def described_figure(name):
     """Category and caption of a figure."""
     kind = study.figures[name].kind
-    return KINDS[kind].category, Path(workflow.basedir, "workflow/report", f"{kind}.rst").read_text()
+    own = kind == "benchmarks" and "released" not in study.losses.sources
+    caption = "evaluated_benchmarks" if own else kind
+    return KINDS[kind].category, Path(workflow.basedir, "workflow/report", f"{caption}.rst").read_text()
 
 
 def figure_category(wildcards):

@@ -1,7 +1,8 @@
 """Evaluation: checkpoints of the study's runs on further corpora, and on benchmarks by lm-eval.
 
 training/<run>/steps/<last step>.json → evaluation/losses/<run>.parquet → losses/evaluated.parquet, a source of losses;
-training/<run>/steps/<last step>.json → evaluation/benchmarks/<run>.json → evaluation/benchmarks.parquet, only if asked for:
+training/<run>/steps/<last step>.json → evaluation/benchmarks/<run>.json → evaluation/benchmarks.{parquet,csv,html},
+only if asked for, or for a figure:
 
 snakemake -c1 benchmarks_evaluated --configfile …
 """
@@ -78,9 +79,17 @@ rule benchmarks_evaluated:
     input:
         results=benchmark_results,
         trained="<results>/losses/trained.parquet",
-        code=modules("evaluation/harness", "losses/benchmarks"),
+        code=modules("evaluation/harness", *(f"losses/{name}" for name in ("benchmarks", "columns", "table")), "report"),
     output:
-        "<results>/evaluation/benchmarks.parquet",
+        benchmarks="<results>/evaluation/benchmarks.parquet",
+        csv="<results>/evaluation/benchmarks.csv",
+        html=report(
+            "<results>/evaluation/benchmarks.html",
+            caption="../report/evaluated_accuracies.rst",
+            category="2 Losses",
+            subcategory="Tables",
+            labels={"table": "benchmarks"},
+        ),
     log:
         "<results>/logs/evaluation/benchmarks.log",
     conda:

@@ -152,7 +152,7 @@ rule downstream:
         benchmarks="<results>/losses/benchmarks.parquet",
         code=modules(
             *(f"laws/{name}" for name in ("curves", "downstream", "rows", "uncertainty")),
-            *(f"losses/{name}" for name in ("columns", "selections", "table")),
+            *(f"losses/{name}" for name in ("benchmarks", "columns", "selections", "table")),
             "report",
         ),
     output:

@@ -100,9 +100,13 @@ rule benchmarks:
     """Accuracies on benchmarks that the authors released, at checkpoints of their runs."""
     input:
         losses="<results>/losses/released.parquet",
-        code=[*modules(*(f"losses/{name}" for name in ("benchmarks", "columns", "released", "table"))), RELEASED_HASHES],
+        code=[
+            *modules(*(f"losses/{name}" for name in ("benchmarks", "columns", "released", "table")), "report"),
+            RELEASED_HASHES,
+        ],
     output:
         benchmarks="<results>/losses/benchmarks.parquet",
+        csv="<results>/losses/benchmarks.csv",
         html=report(
             "<results>/losses/benchmarks.html",
             caption="../report/final_accuracies.rst",

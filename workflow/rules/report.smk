@@ -9,7 +9,7 @@ rule overview:
     input:
         tables=overview_tables,
         template="workflow/report/workflow.rst",
-        code=modules("overview", "figures/axes"),
+        code=modules("overview", "figures/axes", "figures/style"),
     output:
         "<results>/overview.rst",
     log:

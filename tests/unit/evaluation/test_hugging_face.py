@@ -76,14 +76,55 @@ def test_folders_that_are_not_whole_are_refused(exported: Path, shards: Path, tm
     assert "weight model.layers.1.input_layernorm.weight is missing (and 8 others)" in refused(
         "evaluate", folder, "--data", shards
     )
-    folder = changed(exported, tmp_path / "shallower", num_hidden_layers=0)
+    folder = changed(exported, tmp_path / "shallower")
+    weights = load_file(folder / "model.safetensors")
+    second = {name.replace("layers.0", "layers.1"): weights[name].clone() for name in weights if "layers.0" in name}
+    save_file(weights | second, folder / "model.safetensors")
     assert "the model has no place for it (and 8 others)" in refused("evaluate", folder, "--data", shards)
     folder = changed(exported, tmp_path / "wider", intermediate_size=64)
     assert "not of the sizes in config.json" in refused("evaluate", folder, "--data", shards)
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
     assert "damaged" in refused("evaluate", folder, "--data", shards)
-    weights.unlink()
+    file.unlink()
     assert "has no *.safetensors" in refused("evaluate", folder, "--data", shards)
     (folder / "config.json").write_text("{}")
     assert "not the configuration of a language model" in refused("evaluate", folder, "--data", shards)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("hidden_size", "a", "a whole number above 0"),
+        ("hidden_size", 33, "an even multiple of num_attention_heads"),
+        ("num_attention_heads", 0, "a whole number above 0"),
+        ("num_key_value_heads", 3, "a divisor of num_attention_heads"),
+        ("num_hidden_layers", True, "a whole number above 0"),
+        ("max_position_embeddings", 0, "a whole number above 0"),
+        ("max_position_embeddings", "x", "a whole number above 0"),
+        ("head_dim", 15, "an even number"),
+        ("eos_token_id", [], "a token's number"),
+        ("rope_scaling", "x", "a mapping"),
+        ("rope_theta", "x", "a number above 0"),
+        ("rms_norm_eps", None, "a number above 0"),
+        ("hidden_act", None, "a name, such as silu"),
+        ("gemstones", 3, "what gemstones export writes"),
+    ],
+)
+def test_a_value_that_cannot_be_names_its_key(
+    exported: Path, shards: Path, tmp_path: Path, key: str, value: Any, wanted: str
+) -> None:
+    # Exports name the base of rotations in a section of its own, and the size of heads; both come before the key.
+    before = {"rope_theta": "rope_parameters", "rope_scaling": "rope_parameters", "hidden_size": "head_dim"}
+    changes = {before[key]: None} if key in before else {}
+    folder = changed(exported, tmp_path / "folder", **changes, **{key: value})
+    message = refused("evaluate", folder, "--data", shards)
+    assert message.startswith(f"{folder}/config.json: {key} is {json.dumps(value)}; wanted: {wanted}")
+
+
+def test_a_key_that_is_not_there_is_named(exported: Path, shards: Path, tmp_path: Path) -> None:
+    folder = changed(exported, tmp_path / "folder")
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("hidden_size")
+    (folder / "config.json").write_text(json.dumps(config))
+    assert refused("evaluate", folder, "--data", shards) == f"{folder}/config.json: has no hidden_size"

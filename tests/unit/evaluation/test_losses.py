@@ -165,7 +165,13 @@ def test_a_table_and_files(trained: Path, exported: Path, shards: Path, tmp_path
 
 
 def test_what_does_not_fit_is_said_in_one_line(
-    trained: Path, exported: Path, shards: Path, corpus: str, build: Callable[..., Path], tmp_path: Path
+    trained: Path,
+    exported: Path,
+    shards: Path,
+    corpus: str,
+    build: Callable[..., Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     others = build(tmp_path / "others", vocabulary_size=280)
     assert "another tokenizer" in refused("evaluate", trained, "--data", others)
@@ -177,13 +183,25 @@ def test_what_does_not_fit_is_said_in_one_line(
     assert "it is --bytes" in refused("evaluate", trained, "--data", corpus, "--tokens", 10)
     assert "it is --tokens" in refused("evaluate", trained, "--data", shards, "--bytes", 10)
     assert "wanted: .parquet" in refused("evaluate", trained, "--data", shards, "--output", "losses.txt")
+    nowhere = tmp_path / "nowhere"
+    message = refused("evaluate", trained, "--data", shards, "--output", nowhere / "losses.csv")
+    assert message == f"--output {nowhere}/losses.csv: there is no folder {nowhere}"
+    assert not nowhere.exists()
+    message = refused("evaluate", exported, "--data", shards, "--tokenizer", nowhere)
+    assert message == f"--tokenizer {nowhere}: no such file"
     assert "less than the context" in refused("evaluate", trained, "--data", shards, "--tokens", 15)
     assert "--data: " in refused("evaluate", trained, "--data", str(shards.parent / "*.json"))
 
     alone = shutil.copytree(exported, tmp_path / "alone")
     (alone / "tokenizer.json").unlink()
     assert "name it with --tokenizer" in refused("evaluate", alone, "--data", corpus)
-    assert losses(alone, "--data", corpus, "--tokenizer", exported / "tokenizer.json")[0]["bytes"]
+    other = tmp_path / "other.json"
+    shutil.copy(exported / "tokenizer.json", other)
+    assert losses(alone, "--data", corpus, "--tokenizer", other)[0]["bytes"]
+    for model in (trained, exported):
+        losses(model, "--data", shards, "--tokenizer", other)
+        assert f"{model}: has a tokenizer" in caplog.messages[-1]
+        assert f"--tokenizer {other} is for models without one and not used" in caplog.messages[-1]
     assert losses(alone, "--data", shards)  # the very tokens that it was trained on
 
 

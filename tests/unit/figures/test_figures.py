@@ -28,7 +28,7 @@ from gemstones.figures.inputs import Tables, read_tables
 from gemstones.figures.kinds import KINDS
 from gemstones.figures.output import Drawing, save
 from gemstones.figures.plane import params_by_width
-from gemstones.figures.style import APART, PALETTE, law_styles, model_styles
+from gemstones.figures.style import APART, MARKERS, PALETTE, law_styles, model_styles
 from gemstones.files import write_csv, write_json, write_parquet
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HullFit, best_per_bin
@@ -609,6 +609,30 @@ def test_accuracies_are_drawn_in_percent_with_their_mean_and_guessing(
         assert drawn == sorted([*rows["accuracy_percent"], *rows["running_mean_percent"]])
     ends = data.groupby(["task", "run"])[["accuracy_percent", "running_mean_percent"]].first()
     assert list(ends["running_mean_percent"]) == list(ends["accuracy_percent"])
+
+
+def test_a_studys_own_benchmarks_are_a_mark_a_run(tables: dict[str, Tables]) -> None:
+    """Of one checkpoint a run, without errors or guessing where these are not known; one task has no mean."""
+    given = tables["benchmarks"]
+    table = given.others["benchmarks"]
+    last = table[table["step"] == table["step"].max()]
+    own = last.assign(
+        standard_error=last["standard_error"].mask(last["task"] == "piqa"),
+        random_chance=last["random_chance"].mask(last["task"] == "piqa"),
+    )
+    drawing = draw(replace(given, others={"benchmarks": own}))
+    means = drawing.data[drawing.data["task"] == "mean of all tasks"]
+    assert means["random_chance_percent"].isna().all()
+    assert list(means["standard_error_percent"]) == pytest.approx([np.sqrt(2) / 3] * len(means))
+    panels = {axes.get_title(): axes for axes in drawing.figure.axes}
+    for task, chances, errors in (("piqa", 0, 0), ("siqa", 1, 1), ("mean of all tasks", 0, 1)):
+        lines = panels[task].get_lines()
+        marks = [line for line in lines if line.get_marker() in MARKERS and len(line.get_ydata()) == 1]
+        assert len(marks) == last["run"].nunique()
+        assert sum(list(line.get_xdata()) == [0, 1] for line in lines) == chances  # from edge to edge
+        assert len(panels[task].containers) == errors
+    one = draw(replace(given, others={"benchmarks": own[own["task"] == "siqa"]}))
+    assert set(one.data["task"]) == {"siqa"}
 
 
 def test_laws_of_benchmarks_are_drawn_through_the_checkpoints(

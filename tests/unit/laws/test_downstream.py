@@ -89,6 +89,16 @@ def test_the_mean_is_of_checkpoints_with_all_tasks_and_its_error_falls_with_thei
     assert np.allclose(mean["standard_error"], 0.01 / np.sqrt(2))
 
 
+def test_an_error_that_is_not_known_is_left_out_of_the_means():
+    both = benchmarks({"bent": bent, "early": early})
+    both.loc[both["task"] == "early", "standard_error"] = np.nan
+    laws = fit_downstream(losses(), both, STUDY).laws.query("law == 'accuracy'").set_index("task")
+    assert np.isnan(laws.loc["early", "sampling_error"])
+    assert laws.loc[MEAN, "sampling_error"] == pytest.approx(0.01 / 2)
+    none = checkpoints(losses(), both.assign(standard_error=np.nan))
+    assert none["standard_error"].isna().all()
+
+
 def test_held_out_predictions_do_not_see_the_run():
     accuracies = benchmarks({"bent": bent}, noise=0.004)
     accuracies.loc[accuracies["run"] == "r4", "accuracy"] += 0.2

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from gemstones.errors import UserError
-from gemstones.losses.benchmarks import COLUMNS, check, final_accuracies
+from gemstones.losses.benchmarks import COLUMNS, check, final_accuracies, write_final
 
 
 @pytest.fixture
@@ -54,3 +54,12 @@ def test_final_accuracies_are_of_each_runs_last_checkpoint_in_percent(rows):
     assert final.loc["32x2", ["piqa", "siqa", "mean"]].tolist() == pytest.approx([70, 45, 57.5])
     assert final.loc["64x2", ["piqa", "siqa"]].tolist() == pytest.approx([70, 50])
     assert final.loc["guessing", "mean"] == pytest.approx(100 * (1 / 2 + 1 / 3) / 2)
+
+
+def test_final_accuracies_are_written_for_people_and_programs(rows, tmp_path):
+    rows["random_chance"] = rows["random_chance"].mask(rows["task"] == "siqa")
+    write_final(check(rows, "b.csv"), tmp_path / "final.csv", tmp_path / "final.html")
+    written = pd.read_csv(tmp_path / "final.csv").set_index("run")
+    assert written.loc["64x2", "piqa"] == pytest.approx(80)
+    assert written.loc["guessing", ["mean", "siqa"]].isna().all()  # of a mean of which a part is not known
+    assert "<td>80</td>" in (tmp_path / "final.html").read_text()
