@@ -403,7 +403,8 @@ def prescribe(
     \b
     Example:
       gemstones prescribe --flops 1e21 --study released
-      gemstones prescribe --gpu-hours 5000 --study frontier --write-config config/next.yaml
+      gemstones prescribe --gpu-hours 5000 --config config/frontier.yaml --write-config config/next.yaml \\
+        --law results/released/laws/approach_3_all_width_depth.json
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from gemstones.prescriptions.screen import show_prescription

@@ -143,7 +143,7 @@ def _prescriptions(table: pd.DataFrame) -> list[dict[str, Any]]:
     step = max(1, round(len(feasible) / 9))
     ratio = ["aspect_ratio", "aspect_ratio_low", "aspect_ratio_high"]
     chosen = feasible.iloc[::step].drop(columns=ratio).join(relaxed[ratio], on="flops")
-    columns = ["flops", "width", "depth", "params", "tokens", "loss", "extrapolated", *ratio]
+    columns = ["flops", "width", "depth", "params", "tokens", "loss", "extrapolated", "beyond_fitted", *ratio]
     found: list[dict[str, Any]] = chosen[columns].to_dict("records")
     return found
 

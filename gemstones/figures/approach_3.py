@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from gemstones.errors import UserError
-from gemstones.figures.axes import Form, beyond_data, beyond_handle, legend_below, log_axis
+from gemstones.figures.axes import Form, beyond_data, beyond_handles, legend_below, log_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.published import REFERENCES, Floats, published_params, with_budgets
@@ -54,7 +54,8 @@ def draw_approach_3(tables: Tables) -> Drawing:
     chosen = {name: form for name, form in PANELS.items() if tables.figure.panels == "full" or name in SMALL}
     chosen = {name: form for name, form in chosen.items() if ours[name].notna().any()}
     rows = -(-len(chosen) // 3)
-    handles = _handles(tables.study, series, styles)
+    ends = tables.data_ends(resource)
+    handles = [*_handles(tables.study, series, styles), *beyond_handles(ends)]
     columns = _columns(handles)
     drawn = figure(1.95 * rows + (0.75 if len(chosen) < 3 else 0) + 0.17 * -(-len(handles) // columns) + 0.35)
     grid = drawn.subplots(rows, min(3, len(chosen)), sharex=True, squeeze=False)
@@ -69,7 +70,7 @@ def draw_approach_3(tables: Tables) -> Drawing:
         axes.set_xlim(ours[resource].min(), ours[resource].max())
         log_axis(axes, "x", "power", most=5)
         log_axis(axes, "y", form, most=6)
-        beyond_data(axes, tables.data_end(resource))
+        beyond_data(axes, ends)
         axes.set_ylabel(label)
     for axes in grid.flat[len(chosen) :]:
         axes.remove()
@@ -255,4 +256,4 @@ def _handles(study: Study, series: pd.DataFrame, styles: dict[str, Style]) -> li
     handles += [Line2D([], [], label=name, **REFERENCE[name]) for name in REFERENCES if name in set(named["series"])]
     if (named["series"] == "industry").any():
         handles.append(Line2D([], [], label="industry model", **INDUSTRY))
-    return [*handles, beyond_handle()]
+    return handles

@@ -83,16 +83,24 @@ def loss_axis(axes: Axes, label: str = "validation loss (nats/token)") -> None:
     axes.set_ylabel(label)
 
 
-def beyond_data(axes: Axes, limit: float) -> None:
-    """Shade what lies right of `limit`, the end of the data; the axis keeps its range."""
+def beyond_data(axes: Axes, ends: tuple[float, float]) -> None:
+    """Shade what lies right of the data's end: lightly from the first fit's, in full from the last one's; the axis keeps its range."""
     low, high = axes.get_xlim()
-    if limit < high:
-        axes.axvspan(max(limit, low), high, color=BEYOND, zorder=0, linewidth=0)
-        axes.set_xlim(low, high)
+    for end, alpha in ((ends[0], 0.5), (ends[1], 1.0)):
+        if end < high and (alpha == 1 or ends[0] < ends[1]):
+            axes.axvspan(max(end, low), high, color=BEYOND, alpha=alpha, zorder=0, linewidth=0)
+    axes.set_xlim(low, high)
 
 
-def beyond_handle() -> Patch:
-    return Patch(facecolor=BEYOND, edgecolor="#C0C0C0", linewidth=0.5, label="beyond the data (extrapolated)")
+def beyond_handles(ends: tuple[float, float]) -> list[Patch]:
+    """Legend entries for what is shaded."""
+    labels = {1.0: "beyond the data (extrapolated)"}
+    if ends[0] < ends[1]:
+        labels = {0.5: "beyond the data of some fits", 1.0: "of all fits (extrapolated)"}
+    return [
+        Patch(facecolor=BEYOND, alpha=alpha, edgecolor="#C0C0C0", linewidth=0.5, label=label)
+        for alpha, label in labels.items()
+    ]
 
 
 def model_handles(styles: dict[str, Style], names: Sequence[str], *, markers: bool = False) -> list[Line2D]:

@@ -86,14 +86,14 @@ class Tables:
             )
         return found
 
-    def data_end(self, resource: str = "flops") -> float:
-        """The most training FLOPs, or GPU-hours, of any run that the figure's fits have seen; beyond it they extrapolate."""
-        ends = [0.0]
+    def data_ends(self, resource: str = "flops") -> tuple[float, float]:
+        """The most training FLOPs, or GPU-hours, that the figure's fits have seen: of the first to extrapolate, and of the last."""
+        ends = []
         for selection in {self.study.fits[name].selection for name in self.figure.fits}:
             rows = self.rows(selection)
             used = rows.loc[rows["run"].notna(), resource].dropna()
             ends += [float(used.max())] if len(used) else []
-        return max(ends)
+        return (min(ends), max(ends)) if ends else (0.0, 0.0)
 
 
 def read_tables(inputs: Any, figure: Mapping[str, Any], config: Mapping[str, Any]) -> Tables:

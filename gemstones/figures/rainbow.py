@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import ConnectionPatch
 
 from gemstones.errors import UserError
-from gemstones.figures.axes import beyond_data, beyond_handle, legend_below, log_axis, scientific
+from gemstones.figures.axes import beyond_data, beyond_handles, legend_below, log_axis, scientific
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.published import REFERENCES, Floats, published_params
@@ -40,7 +40,8 @@ def draw_rainbow(tables: Tables) -> Drawing:
     ends = curves[curves["flops"] == last].set_index("name")["params"].sort_values(kind="stable")
     fits = [name for name in ends.index if name not in REFERENCES]
     colors = dict(zip(fits, colormaps["viridis"](np.linspace(0, 0.92, len(fits))), strict=True))
-    at = [tables.data_end(), float(last)]
+    ends_of_data = tables.data_ends()
+    at = [ends_of_data[1], float(last)]
     points = intervals(tables, curves, at)
 
     drawn = figure(max(4.2, 0.175 * len(ends) + 1.2))
@@ -55,7 +56,7 @@ def draw_rainbow(tables: Tables) -> Drawing:
     axes.set_ylim(_limits(curves))
     log_axis(axes, "x", "power", most=6)
     log_axis(axes, "y", "power", most=9)
-    beyond_data(axes, at[0])
+    beyond_data(axes, ends_of_data)
     axes.set_xlabel("training FLOPs")
     axes.set_ylabel("optimal parameters")
     _names(names, axes, ends, colors)
@@ -74,7 +75,7 @@ def draw_rainbow(tables: Tables) -> Drawing:
         handles.append(Line2D([], [], color=GREY, marker="o", linewidth=1.1, label=label))
     if tables.figure.published:
         handles.append(Line2D([], [], label="as published", **RING | PUBLISHED))
-    legend_below(drawn, [*handles, beyond_handle()], columns=5)
+    legend_below(drawn, [*handles, *beyond_handles(ends_of_data)], columns=5)
     table = slope_table(tables, curves)
     return Drawing(
         drawn,

@@ -69,6 +69,11 @@ def assess(
     evidence = dict(found.evidence)
     if isinstance(found, HuberFit):
         evidence["ranges"] = ranges(found, rows)
+        evidence["fitted_ranges"] = {
+            name: [float(rows[name].min()), float(rows[name].max())]
+            for name in ("params", "width", "depth", "tokens")
+            if name in rows and rows[name].notna().any()
+        }
         found = replace(found, warnings=(*found.warnings, *open_ends(found, evidence["ranges"])))
     resamples = resampling.resample(found, rows, bootstrap, seed, jobs, unfinished, watch)
     if bootstrap.resamples:

@@ -60,7 +60,8 @@ class HuberFit:
     overestimate_penalty : weight of rows whose loss the law overestimates, relative to the others.
     warnings : what the data do not identify, one sentence each.
     provenance : versions of package and libraries, SHA-256 of the rows used, seed, specification.
-    evidence : what was found out about the fit afterwards: `ranges` (:mod:`~gemstones.laws.certificate`), `intervals`
+    evidence : what was found out about the fit afterwards: `ranges` (:mod:`~gemstones.laws.certificate`), `fitted_ranges`
+        (least and most params, width, depth and tokens of the rows), `intervals`
         (:mod:`~gemstones.laws.uncertainty`), `held_out` (:mod:`~gemstones.laws.holdout`), `card` (:mod:`~gemstones.laws.card`).
     """
 
@@ -136,7 +137,7 @@ SAME_IN_JSON = (
     "objective", "n_rows", "n_runs", "gradient_norm", "converged", "lowest_curvature", "starts",
     "share_of_starts_at_optimum", "min_flops", "max_flops", "weights", "overestimate_penalty",
 )  # fmt: skip
-EVIDENCE = ("ranges", "intervals", "held_out", "card")
+EVIDENCE = ("ranges", "fitted_ranges", "intervals", "held_out", "card")
 
 
 def fit_huber(

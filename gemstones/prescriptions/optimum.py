@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COLUMNS = [
     "fit", "variant", "resource", "budget", "bucket_from", "flops", "gpu_hours", "nodes", "gpu_hours_fewest_nodes",
     "gpu_hours_most_nodes", "gpu_hours_error", "width", "depth", "aspect_ratio", "param_count", "params", "law_params", "tokens", "tokens_per_param",
-    "loss", "extrapolated", *(f"{name}_{end}" for name in QUANTITIES for end in ("low", "high")),
+    "loss", "extrapolated", "beyond_fitted", *(f"{name}_{end}" for name in QUANTITIES for end in ("low", "high")),
 ]  # fmt: skip
 
 
@@ -74,7 +74,8 @@ def prescribe(
     its `params` are known only where the law counts all parameters. `law_params` is in the law's own count, `param_count`. `flops`
     are spent in training, `gpu_hours` estimated on `nodes` (and on the fewest and the most that were recorded), with the speed
     model's typical relative error in `gpu_hours_error`; all null where speeds are unknown. `extrapolated` says whether FLOPs or
-    budget lie beyond the fitted rows; null where their range is unknown.
+    budget lie outside those of the fitted rows, `beyond_fitted` which of params, width, depth and tokens do, with commas; null
+    where the range is unknown, or, for the latter, none does.
 
     Raises
     ------
@@ -103,22 +104,34 @@ def prescribe(
         nodes=table["nodes"].astype("Int64"),
         gpu_hours_error=(table["gpu_hours"] * 0 + speeds.model.error) if speeds else np.nan,
         extrapolated=beyond_data(table, law, max_flops, speeds),
+        beyond_fitted=beyond_fitted(table, law),
     ).reindex(columns=COLUMNS)
 
 
 def extrapolated(flops: pd.Series[float], law: HuberFit | PowerLaw, max_flops: float | None) -> pd.Series[bool]:
-    """Whether budgets lie beyond the rows that were fitted; null where their range is unknown."""
+    """Whether budgets lie outside those of the rows that were fitted; null where their range is unknown."""
+    min_flops = 0.0
     if max_flops is None and isinstance(law, HuberFit):
-        max_flops = law.max_flops
+        min_flops, max_flops = law.min_flops or 0.0, law.max_flops
     if max_flops is None:
         return pd.Series(pd.NA, index=flops.index, dtype="boolean")
-    return (flops > max_flops).astype("boolean")
+    return ((flops > max_flops) | (flops < min_flops)).astype("boolean")
+
+
+def beyond_fitted(table: pd.DataFrame, law: HuberFit | PowerLaw) -> pd.Series[str]:
+    """Which of params, width, depth and tokens lie outside those of the rows that were fitted, joined; null for none."""
+    found = pd.Series("", index=table.index)
+    ranges = law.evidence.get("fitted_ranges", {}) if isinstance(law, HuberFit) else {}
+    for name, (low, high) in ranges.items():
+        outside = (table[name] < low * (1 - 1e-9)) | (table[name] > high * (1 + 1e-9))
+        found = found.mask(outside, found + ", " + name)
+    return found.str.removeprefix(", ").replace("", None)
 
 
 def beyond_data(
     table: pd.DataFrame, law: HuberFit | PowerLaw, max_flops: float | None, speeds: Speeds | None
 ) -> pd.Series[bool]:
-    """Whether `flops` or `budget` of a table's rows lie beyond the rows that were fitted; null where their range is unknown."""
+    """Whether `flops` or `budget` of a table's rows lie outside those of the rows that were fitted; null where these are unknown."""
     beyond = extrapolated(table["flops"], law, max_flops)
     if speeds and speeds.max_gpu_hours is not None:
         beyond |= (table["resource"] == "gpu_hours") & (table["budget"] > speeds.max_gpu_hours)

@@ -43,6 +43,7 @@ def page_table(rows: pd.DataFrame, resource: str, level: float) -> pd.DataFrame:
     columns: dict[str, pd.Series] = {
         UNITS[resource]: relaxed["budget"],
         "extrapolated": relaxed["extrapolated"].map({True: "yes", False: ""}),
+        "beyond the fitted": relaxed["beyond_fitted"],
         "feasible shape": feasible["width"].map("{:.0f}".format) + "x" + feasible["depth"].map("{:.0f}".format),
         "its loss": feasible["loss"].round(4),
         "relaxed width": relaxed["width"].round(),

@@ -113,6 +113,12 @@ def _warnings(source: Source, found: Mapping[str, Any]) -> list[str]:
         warnings.append(
             f"extrapolation: {spent:.3g} FLOPs are {spent / most:.3g} times the most that the law was fitted to, {most:.3g}"
         )
+    elif law.min_flops is not None and spent < law.min_flops:
+        warnings.append(
+            f"extrapolation: {spent:.3g} FLOPs are less than the least that the law was fitted to, {law.min_flops:.3g}"
+        )
+    if outside := _outside(law.evidence.get("fitted_ranges", {}), found["relaxed"]):
+        warnings.append(f"extrapolation: no fitted model has such {outside}")
     longest = speeds.max_gpu_hours if speeds else None
     if found["resource"] == "gpu_hours" and longest and found["budget"] > longest:
         warnings.append(
@@ -143,6 +149,16 @@ def _warnings(source: Source, found: Mapping[str, Any]) -> list[str]:
             f"{suite.context_length:,} are assumed"
         )
     return warnings
+
+
+def _outside(ranges: Mapping[str, Any], relaxed: Mapping[str, Any]) -> str:
+    """Quantities outside those of the fitted rows, with their ranges."""
+    parts = [
+        f"{name} ({_value(name, relaxed[name])}; fitted {_value(name, low)} to {_value(name, high)})"
+        for name, (low, high) in ranges.items()
+        if not low <= relaxed[name] <= high
+    ]
+    return ", ".join(parts)
 
 
 def _print(console: Console, source: Source, found: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,14 +112,21 @@ def _resamples(path: Path, fit: HuberFit) -> pd.DataFrame:
 
 
 def _config_of(study: str) -> Path:
-    found: dict[str, Path] = {}
+    """The one config of a study in the folder; files that cannot be read are passed over."""
+    found: dict[str, list[Path]] = {}
     for path in sorted(CONFIGS.glob("*.yaml")):
-        content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        if isinstance(content, dict) and "study" in content:
-            found.setdefault(str(content["study"]), path)
+        with suppress(yaml.YAMLError, UnicodeDecodeError):
+            content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            if isinstance(content, dict) and "study" in content:
+                found.setdefault(str(content["study"]), []).append(path)
     if study not in found:
         raise UserError(f"--study: no config of '{study}' in {CONFIGS}/; {choices(study, list(found))}")
-    return found[study]
+    if len(found[study]) > 1:
+        files = ", ".join(map(str, found[study]))
+        raise UserError(
+            f"--study: {files} are all of study '{study}'; name one by --config, and give copies a name of their own"
+        )
+    return found[study][0]
 
 
 def _fit_name(study: Study, law: str | None, config: Path) -> str:

@@ -40,6 +40,12 @@ def write_config(source: Source, found: Mapping[str, Any], path: Path) -> list[s
     """
     if source.study is None:
         raise UserError("--write-config: name the study that recipe, plan and data are taken from: --config or --study")
+    if source.study.runs is None:
+        where = f"results/{source.study.study}/laws/{source.name}.json" if source.fitted else source.name
+        raise UserError(
+            f"--write-config: {source.study.study} trains nothing, so that recipe, strategy and data are unknown; take them from a "
+            f"study that does, with this law: --config config/frontier.yaml --law {where}"
+        )
     if path.exists():
         raise UserError(f"{path}: is there already; name another file, or remove it")
     if not path.parent.is_dir():
@@ -57,10 +63,8 @@ def write_config(source: Source, found: Mapping[str, Any], path: Path) -> list[s
     notes[:0] = [
         f"{path}: trains {run.name} for {run.steps:,} steps, {tokens:,} tokens: {tokens - feasible['tokens']:,.0f} more than "
         "prescribed, so that steps are whole.",
-        f"Look at it: gemstones plan --config {path}; train it: snakemake -c2 --configfile {path}",
+        f"Look at it, with the starts of its jobs: gemstones plan --config {path}; train it: snakemake -c2 --configfile {path}",
     ]
-    if source.study.runs is None:
-        notes.append(f"{source.study.study} trains nothing, so data are the default: set data.corpus before you train.")
     if tokens < run.warmup_tokens:
         notes.append(f"It ends before the learning rate is warmed up, at {run.warmup_tokens:,} tokens.")
     return notes

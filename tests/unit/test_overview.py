@@ -51,6 +51,7 @@ def tables(mini):
             "tokens": 1e6,
             "loss": [4.123, 4.122],
             "extrapolated": True,
+            "beyond_fitted": ["params", None],
             "aspect_ratio": [16.0, 15.2],
             "aspect_ratio_low": [None, 12.0],
             "aspect_ratio_high": [None, 19.0],
@@ -77,7 +78,7 @@ def test_it_says_what_was_found(mini, tables):
     page = " ".join(overview(mini, tables, TEMPLATE).split())
     assert "2 runs of 2 shapes with 26k to 50k parameters and width/depth from 8 to 64, up to 600k tokens" in page
     assert '"A3 all", "0.700 (0.60 to 0.80)", "1.90 (no interval)"' in page
-    assert '"10¹² \\*", "48x3", "100k", "1M", "15.2 (12 to 19)", "4.123"' in page
+    assert '"10¹² \\* †", "48x3", "100k", "1M", "15.2 (12 to 19)", "4.123"' in page
     assert "1 of 2 runs come within 2 % of the frontier of all checkpoints" in page
     assert "64x1 never needs less than 30 % more" in page
     assert "the median of the 2 runs that it reaches is 25 % and the most 50 % (64x1)" in page

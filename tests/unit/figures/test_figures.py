@@ -337,7 +337,7 @@ def test_rainbow_shows_the_intervals_of_optimal_parameters(
     drawings: dict[str, Drawing], tables: dict[str, Tables]
 ) -> None:
     points = drawings["rainbow"].tables["Intervals"].set_index(["name", "flops"])
-    end = tables["rainbow"].data_end()
+    end = tables["rainbow"].data_ends()[1]
     assert set(points.index.get_level_values("flops")) == {end, drawings["rainbow"].data["flops"].max()}
     law: Any = tables["rainbow"].laws["approach_3_all"]
     at = points.loc[("approach_3_all", end)]
