@@ -69,17 +69,25 @@ def assess(
     evidence = dict(found.evidence)
     if isinstance(found, HuberFit):
         evidence["ranges"] = ranges(found, rows)
-        evidence["fitted_ranges"] = {
-            name: [float(rows[name].min()), float(rows[name].max())]
-            for name in ("params", "width", "depth", "tokens")
-            if name in rows and rows[name].notna().any()
-        }
+        evidence["fitted_ranges"] = _fitted_ranges(rows)
         found = replace(found, warnings=(*found.warnings, *open_ends(found, evidence["ranges"])))
     resamples = resampling.resample(found, rows, bootstrap, seed, jobs, unfinished, watch)
     if bootstrap.resamples:
         evidence["intervals"] = Uncertainty(found, resamples, bootstrap.level).to_json()
     evidence["held_out"] = held_out(found, rows, holdout)
     return replace(found, evidence=evidence), resamples
+
+
+def _fitted_ranges(rows: pd.DataFrame) -> dict[str, list[float]]:
+    """Least and greatest of what rows may have; a column that the law does not need may hold anything."""
+    import pandas as pd
+
+    found = {}
+    for name in {"params", "width", "depth", "tokens"} & set(rows):
+        values = pd.to_numeric(rows[name], errors="coerce").dropna()
+        if len(values):
+            found[name] = [float(values.min()), float(values.max())]
+    return dict(sorted(found.items()))
 
 
 def __getattr__(name: str) -> Any:

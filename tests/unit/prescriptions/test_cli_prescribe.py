@@ -181,6 +181,38 @@ def test_a_dry_run_of_a_written_config_shows_its_jobs(results, tmp_path):
     assert {"data", "losses", "figure"} <= set(jobs)
 
 
+def test_sizes_beyond_the_fitted_ones_are_a_warning(results, tmp_path):
+    law = tmp_path / "law.json"
+    write_json(
+        replace(fit_of(LAW), evidence={"fitted_ranges": {"params": [1, 2000], "tokens": [1, 1e30]}}).to_json(), law
+    )
+    found = ask(results, "--flops", "1e11", "--law", law, "--config", ROOT / "config/config.yaml")
+    (warning,) = [warning for warning in found["warnings"] if "no fitted model" in warning]
+    assert "such params (" in warning
+    assert "fitted 1 to 2k)" in warning
+    assert "tokens" not in warning
+
+
+def test_a_study_is_found_by_its_name_among_other_files(results, tmp_path, monkeypatch):
+    folder = tmp_path / "config"
+    folder.mkdir()
+    (folder / "bad.yaml").write_text("study: [")
+    (folder / "mine.yaml").write_text((ROOT / "config/config.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    assert ask(results, "--flops", "1e11", "--study", "mini")["law"]["study"] == "mini"
+    (folder / "other.yaml").write_text((ROOT / "config/config.yaml").read_text())
+    said = refused("prescribe", "--results", results, "--flops", "1e11", "--study", "mini")
+    assert "config/mine.yaml, config/other.yaml are all of study 'mini'" in said
+
+
+def test_a_study_that_trains_nothing_does_not_say_how_to_train(published, tmp_path):
+    write_json(fit_of(published).to_json(), tmp_path / "law.json")
+    asked = ("--flops", 1e21, "--config", ROOT / "config/released.yaml", "--law", tmp_path / "law.json")
+    said = refused("prescribe", *asked, "--write-config", tmp_path / "next.yaml")
+    assert "released trains nothing" in said
+    assert f"--config config/frontier.yaml --law {tmp_path / 'law.json'}" in said
+
+
 def test_a_config_needs_a_study_and_a_plan_that_is_possible(results, published, tmp_path):
     write_json(fit_of(published).to_json(), tmp_path / "law.json")
     config = ("--write-config", tmp_path / "next.yaml")

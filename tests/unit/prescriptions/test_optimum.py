@@ -18,6 +18,7 @@ from gemstones.prescriptions.speeds import speeds_of
 from gemstones.study import Prescriptions, Suite
 from gemstones.suite import counting
 from gemstones.suite.counting import Architecture
+from tests.unit.prescriptions.test_bands import fit_of
 
 COUNTS = {
     "params": counting.params,
@@ -185,6 +186,8 @@ def test_budgets_beyond_the_fitted_rows_are_marked(published, suite):
     evidence = dict.fromkeys(("objective", "gradient_norm", "lowest_curvature", "share_of_starts_at_optimum"), 0.0)
     fit = HuberFit(published, 1e-4, n_rows=770, n_runs=22, converged=True, starts=8, max_flops=4.5e21, **evidence)
     assert prescribe(fit, [1e21, 1e22], suite).extrapolated.tolist() == [False, False, True, True]
+    from_1e20 = replace(fit, min_flops=1e20)
+    assert prescribe(from_1e20, [1e19, 1e21], suite).extrapolated.tolist() == [True, True, False, False]
     assert prescribe(fit, [1e21], suite, max_flops=1e20).extrapolated.all()
     assert prescribe(published, [1e21], suite).extrapolated.isna().all()
 
@@ -229,3 +232,17 @@ def test_the_page_has_a_row_for_each_budget_with_what_a_person_reads(published, 
     page = (tmp_path / "page.html").read_text()
     for text in ("Budgets in FLOPs", "Budgets in GPU-hours", "on 16 nodes", "7.7 %"):
         assert text in page
+
+
+def test_what_else_lies_outside_the_fitted_rows_is_named(published, suite):
+    """At 1e21 FLOPs, the published law wants 4 billion parameters, and no more tokens than were trained."""
+    ranges = {"params": [1e8, 2e9], "width": [256, 3072], "tokens": [2e9, 3.5e11]}
+    fit = replace(fit_of(published), evidence={"fitted_ranges": ranges})
+    table = prescribe(fit, [1e18, 1e20, 1e21, 1e23], suite).query("variant == 'relaxed'")
+    assert table.beyond_fitted.where(table.beyond_fitted.notna(), "").tolist() == [
+        "params",
+        "",
+        "params",
+        "params, width",
+    ]
+    assert prescribe(published, [1e21], suite).beyond_fitted.isna().all()
