@@ -73,6 +73,9 @@ ShapeName = Annotated[str, AfterValidator(_shape_name)]
 RowName = Annotated[str, AfterValidator(_row_name)]
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# In FLOPs. Training the largest known models took less than 1e27; a thousand times that is beyond any use of a law.
+MOST_FLOPS = 1e30
+Budget = Annotated[float, Field(gt=0, le=MOST_FLOPS, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 # JSON has no infinity: null, there and in the config, stands for a delta that no residual reaches.
@@ -537,7 +540,7 @@ class Prescriptions(Config):
     """Optimal shapes over a range of budgets, from Approach 3 fits."""
 
     fits: tuple[str, ...] = ()
-    flops_range: tuple[Positive, Positive] = (1e18, 1e26)
+    flops_range: tuple[Budget, Budget] = (1e18, 1e26)
     gpu_hours_range: tuple[Positive, Positive] | None = Field(
         default=None, description="by default what flops_range takes at the recorded runs' median speed"
     )
@@ -558,7 +561,7 @@ class Overspend(Config):
 
 class Overtraining(Config):
     fit: str = Field(description="Approach 3 fit with tokens that predicts")
-    flops: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(description="budgets")
+    flops: Annotated[tuple[Budget, ...], Field(min_length=1)] = Field(description="budgets")
     gpu_hours: tuple[Positive, ...] = Field(default=(), description="further budgets, in GPU-hours")
 
 

@@ -12,7 +12,8 @@ from gemstones.errors import UserError
 from gemstones.laws.fit import HuberFit
 from gemstones.prescriptions.bands import QUANTITIES
 from gemstones.prescriptions.optimum import prescribe, shapes_table
-from gemstones.prescriptions.search import MOST_FLOPS, Search, real_params
+from gemstones.prescriptions.search import Search, real_params
+from gemstones.study import MOST_FLOPS
 
 if TYPE_CHECKING:
     from gemstones.laws.uncertainty import Uncertainty

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from gemstones.errors import UserError
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.power_law import PowerLaw
+from gemstones.study import MOST_FLOPS
 from gemstones.suite.counting import MLP_RATIO, Architecture, flops_per_token
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ LOG_TOLERANCE = 1e-6
 WIDTH_FACTOR, WIDTH_STEPS = 3.0, 8
 # If there are more of them, so many in log are looked at first, then those about the best: they differ by 0.2 % in width.
 MOST_WIDTHS = 1024
-# Beyond so many FLOPs, nothing is prescribed: 1e8 times what any known model has taken, and shapes are no longer told apart.
-MOST_FLOPS = 1e30
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def test_sections_are_frozen_and_closed():
             {"main": {"steps": 300, "evaluate_every": 30}, "lr_ablation": {"steps": 300}},
             r"figures\.cooldown\.kind: the figure needs the section 'runs\.cooldown'",
         ),
+        (["prescriptions", "flops_range"], [1e18, 1e31], r"prescriptions\.flops_range\.1: .*less than or equal to 10*"),
         (
             ["prescriptions", "reference"],
             True,
