@@ -12,6 +12,7 @@ from gemstones.figures.style import Style, figure
 
 COLUMNS = 4
 CHANCE: dict[str, Any] = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
+KEY_PLACES = 16  # a key of fewer models is no wider than one of so many, and stands at the left
 KEY_HEIGHT = 5.0  # of the key's y axis: models' marks reach from 0 to 1, and others have lines of text above
 
 
@@ -44,7 +45,8 @@ def draw_key(axes: Axes, styles: Mapping[str, Style], *, markers: bool = False) 
         else:
             axes.plot([i, i], [0, 1], **style.line(linewidth=1.5))
     axes.set_xticks(range(len(styles)), list(styles), rotation=90)
-    axes.set(yticks=[], ylim=(0, KEY_HEIGHT), xlim=(-0.7, len(styles) - 0.3), xlabel="model, width×depth")
+    axes.set(yticks=[], ylim=(0, KEY_HEIGHT), xlim=(-0.7, max(len(styles), KEY_PLACES) - 0.3))
+    axes.set_xlabel("model, width×depth", loc="left" if len(styles) < KEY_PLACES else "center")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
