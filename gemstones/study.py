@@ -533,7 +533,7 @@ class EarlyStopping(Config):
     huber_deltas: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
         default=(1e-3, 1e-4, 1e-5), description="in nats of log loss, each a panel"
     )
-    starts: Count = Field(default=1000, description="of the 4,500 of their grid")
+    starts: Count = Field(default=600, description="of the 4,500 of their grid")
 
 
 class Prescriptions(Config):

@@ -38,9 +38,9 @@ Floats = NDArray[np.float64]
 
 SYMBOLS = {"flops": "C", "gpu_hours": "H"}
 QUANTITIES = {
-    "params": ("optimal parameters", "N^*"),
-    "tokens": ("optimal tokens", "T^*"),
-    "tokens_per_param": ("tokens per parameter", "T^*/N^*"),
+    "params": ("optimal parameters", "N*"),
+    "tokens": ("optimal tokens", "T*"),
+    "tokens_per_param": ("tokens per parameter", "T*/N*"),
 }
 SMALL = ("tokens_per_param",)  # the quantities of `panels: small`
 COUNTS = {"params_no_embeddings": "\n(no embeddings)", "params_no_input_embedding": "\n(no input embedding)"}
@@ -172,9 +172,10 @@ def _title(axes: Axes, lines: pd.DataFrame, law: HullFit) -> None:
                 f"bins {line.slope:.2f}".replace("-", "−"), loc="right", color=BINS, fontsize="medium", pad=3
             )
         else:
-            power = f"${symbol} \\propto {resource}^{{{line.slope:.3f}}}$"
-            interval = f" ({line.slope_low:.2f}, {line.slope_high:.2f})".replace("-", "−")
-            text = power if np.isnan(line.slope_low) else power + interval
+            # Plain characters, since mathematical text takes much longer to draw.
+            power = f"{symbol} ∝ {resource}^{line.slope:.3f}"
+            interval = f" ({line.slope_low:.2f}, {line.slope_high:.2f})"
+            text = (power if np.isnan(line.slope_low) else power + interval).replace("-", "−")
             axes.set_title(text, loc="left", color="#A04000", fontsize="medium", pad=3)
 
 
