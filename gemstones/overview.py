@@ -97,7 +97,7 @@ def _slopes(table: pd.DataFrame) -> list[dict[str, Any]]:
     chosen = (table["param_count"] == "params") & table["slope"].notna()
     chosen &= (table["resource"] == "flops") & table["huber_delta"].fillna(1e-4).eq(1e-4)
     columns = ["fit", "approach", "selection", "slope", "slope_low", "slope_high", "slope_published",
-               "irreducible_loss", "irreducible_loss_low", "irreducible_loss_high"]  # fmt: skip
+               "irreducible_loss", "irreducible_loss_low", "irreducible_loss_high", "warnings"]  # fmt: skip
     rows: list[dict[str, Any]] = table.loc[chosen, columns].to_dict("records")
     return rows
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from gemstones.figures.axes import legend_right, log_axis, loss_axis
+from gemstones.figures.axes import SUPERSCRIPT, legend_right, log_axis, loss_axis
 from gemstones.figures.hulls import FRONTIER, frontier_rows, hull_fits, plot_frontier, plot_runs, resource_axis
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
@@ -173,7 +173,7 @@ def _title(axes: Axes, lines: pd.DataFrame, law: HullFit) -> None:
             )
         else:
             # Plain characters, since mathematical text takes much longer to draw.
-            power = f"{symbol} ∝ {resource}^{line.slope:.3f}"
+            power = f"{symbol} ∝ {resource}" + f"{line.slope:.3f}".translate(SUPERSCRIPT)
             interval = f" ({line.slope_low:.2f}, {line.slope_high:.2f})"
             text = (power if np.isnan(line.slope_low) else power + interval).replace("-", "−")
             axes.set_title(text, loc="left", color="#A04000", fontsize="medium", pad=3)

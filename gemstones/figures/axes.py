@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gemstones.figures.style import BEYOND, FONT, Style
 
-SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+SUPERSCRIPT = str.maketrans("-.0123456789", "⁻·⁰¹²³⁴⁵⁶⁷⁸⁹")
 Form = Literal["count", "power", "plain"]
 
 

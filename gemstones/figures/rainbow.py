@@ -75,7 +75,7 @@ def draw_rainbow(tables: Tables) -> Drawing:
         handles.append(Line2D([], [], color=GREY, marker="o", linewidth=1.1, label=label))
     if tables.figure.published:
         handles.append(Line2D([], [], label="as published", **RING | PUBLISHED))
-    legend_below(drawn, [*handles, *beyond_handles(ends_of_data)], columns=5)
+    legend_below(drawn, [*handles, *beyond_handles(ends_of_data)], columns=3)
     table = slope_table(tables, curves)
     return Drawing(
         drawn,
