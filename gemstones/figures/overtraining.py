@@ -54,7 +54,7 @@ def draw_overtraining(tables: Tables) -> Drawing:
     _factors(panels, rows)
     for axes in panels.flat[len(budgets) - across : len(budgets)]:  # also above a place without a panel
         axes.tick_params(labelbottom=True)
-        axes.set_xlabel("tokens per parameter, relative to the optimum")
+        axes.set_xlabel("nominal factor f on tokens per parameter")
     drawn.supylabel("predicted loss (nats/token)", fontsize=FONT)
     if banded:
         label = f"{100 * tables.study.bootstrap.level:g} % interval of the increase over the optimum"

@@ -77,9 +77,12 @@ def draw_rainbow(tables: Tables) -> Drawing:
         handles.append(Line2D([], [], label="as published", **RING | PUBLISHED))
     legend_below(drawn, [*handles, *beyond_handles(ends_of_data)], columns=3)
     table = slope_table(tables, curves)
+    # The panels at the right have intervals; the first of them is at a budget between those of the lines.
+    data = pd.concat([curves, points], ignore_index=True).drop_duplicates(["name", "flops"], keep="last")
+    data = data.rename(columns={"low": "params_low", "high": "params_high"})
     return Drawing(
         drawn,
-        curves if tables.figure.published else curves.drop(columns="published_params"),
+        data if tables.figure.published else data.drop(columns="published_params"),
         {"Slopes, ordered by the optimal parameters at the largest budget": table, "Intervals": points},
     )
 

@@ -156,7 +156,7 @@ def test_page_shows_further_tables_first_and_says_what_it_leaves_out(
     save(drawings["rainbow"], tmp_path / "rainbow")
     page = (tmp_path / "rainbow.html").read_text()
     assert page.index("Slopes") < page.index("Drawn data")
-    assert "The first 200 of 246 rows; rainbow.csv has all of them." in page
+    assert "The first 200 of 252 rows; rainbow.csv has all of them." in page
 
 
 def test_loss_curves_draw_each_loss_twice(drawings: dict[str, Drawing], losses: pd.DataFrame) -> None:
@@ -346,6 +346,8 @@ def test_rainbow_shows_the_intervals_of_optimal_parameters(
     assert at["low"] < at["params"] < at["high"]
     assert points.loc[("approach_1_all", end), "low"] < points.loc[("approach_1_all", end), "high"]
     assert np.isnan(points.loc[("Kaplan", end), "low"])
+    data = drawings["rainbow"].data.set_index(["name", "flops"]).loc[points.index]
+    assert list(data["params_low"].dropna()) == list(points["low"].dropna())
 
 
 def test_rainbow_draws_published_fits_where_asked_for(tables: dict[str, Tables], drawings: dict[str, Drawing]) -> None:
