@@ -44,7 +44,7 @@ def draw_overspend_trajectories(tables: Tables) -> Drawing:
         right.spines["right"].set_visible(False)
         right.set_ylabel("least overspend")
         axes.set_xlabel("training tokens")
-        log_axis(axes, "x", most=6)
+        log_axis(axes, "x", most=4)
     panels[0].set_ylabel("width×depth, by parameters")
     color_bar(drawn, colors, list(panels), PERCENTS, location="right")
     mark = Line2D([], [], linestyle="none", marker="o", color="white", markeredgecolor="black", markersize=4.5)
