@@ -10,6 +10,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from gemstones.figures.axes import human, scientific
+from gemstones.figures.style import fit_label
 from gemstones.prescriptions.overspend import over_trajectories
 from gemstones.study import Study
 
@@ -99,7 +100,7 @@ def _slopes(table: pd.DataFrame) -> list[dict[str, Any]]:
     columns = ["fit", "approach", "selection", "slope", "slope_low", "slope_high", "slope_published",
                "irreducible_loss", "irreducible_loss_low", "irreducible_loss_high", "warnings"]  # fmt: skip
     rows: list[dict[str, Any]] = table.loc[chosen, columns].to_dict("records")
-    return rows
+    return [{**row, "label": fit_label(str(row["fit"]))} for row in rows]
 
 
 def _held_out(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -144,6 +145,8 @@ def _prescriptions(table: pd.DataFrame) -> list[dict[str, Any]]:
     ratio = ["aspect_ratio", "aspect_ratio_low", "aspect_ratio_high"]
     chosen = feasible.iloc[::step].drop(columns=ratio).join(relaxed[ratio], on="flops")
     columns = ["flops", "width", "depth", "params", "tokens", "loss", "extrapolated", "beyond_fitted", *ratio]
+    # Where the range of the fitted rows is unknown, nothing is marked.
+    chosen["extrapolated"] = chosen["extrapolated"].fillna(False).astype(bool)
     found: list[dict[str, Any]] = chosen[columns].to_dict("records")
     return found
 

@@ -70,7 +70,7 @@ def tables(mini):
             "loss_increase_high": [0, 0.05],
         }
     )
-    return {"losses": losses, "slopes": pd.DataFrame([slope]), "overspend": overspend, "overtraining": costs,
+    return {"losses": losses, "slopes": pd.DataFrame([slope, slope | {"fit": "mine", "warnings": None}]), "overspend": overspend, "overtraining": costs,
             mini.main_fit: prescribed}  # fmt: skip
 
 
@@ -78,6 +78,7 @@ def test_it_says_what_was_found(mini, tables):
     page = " ".join(overview(mini, tables, TEMPLATE).split())
     assert "2 runs of 2 shapes with 26k to 50k parameters and width/depth from 8 to 64, up to 600k tokens" in page
     assert '"A3 all ‡", "0.700 (0.60 to 0.80)", "1.90 (no interval)"' in page
+    assert '"mine", "0.700' in page
     assert '"10¹² \\* †", "48x3", "100k", "1M", "15.2 (12 to 19)", "4.123"' in page
     assert "1 of 2 runs come within 2 % of the frontier of all checkpoints" in page
     assert "64x1 never needs less than 30 % more" in page

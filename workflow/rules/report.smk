@@ -9,7 +9,7 @@ rule overview:
     input:
         tables=overview_tables,
         template="workflow/report/workflow.rst",
-        code=modules("overview", "figures/axes", "figures/style"),
+        code=modules("overview", "figures/axes", "figures/style", "prescriptions/overspend"),
     output:
         "<results>/overview.rst",
     log:
