@@ -30,7 +30,6 @@ from gemstones.errors import UserError
 from gemstones.faults import choices, fault_lines
 from gemstones.figures.kinds import KINDS
 
-Covariate = Literal["params", "tokens", "width", "depth"]
 ParamCount = Literal["params", "params_no_input_embedding", "params_no_embeddings"]
 Resource = Literal["flops", "gpu_hours"]
 WandbMode = Literal["offline", "online", "disabled"]
@@ -48,6 +47,12 @@ def _row_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_]+", name):
         raise ValueError("a name has letters, digits and underscores only, since it becomes a file name")
     return name
+
+
+def _term(term: str) -> str:
+    if not re.fullmatch(r"[A-Za-z]\w*(\s*\*\s*[A-Za-z]\w*)*", term):
+        raise ValueError("a covariate is a column, such as params, or a product of columns, such as tokens*params")
+    return re.sub(r"\s", "", term)
 
 
 def _figure_kind(kind: str) -> str:
@@ -69,6 +74,7 @@ def _strategy(name: str) -> str:
 
 
 FigureKind = Annotated[str, AfterValidator(_figure_kind), WithJsonSchema({"enum": list(KINDS)})]
+Covariate = Annotated[str, AfterValidator(_term)]
 ShapeName = Annotated[str, AfterValidator(_shape_name)]
 RowName = Annotated[str, AfterValidator(_row_name)]
 Count = Annotated[int, Field(gt=0)]
@@ -435,11 +441,14 @@ class Approach1(Config):
 
 
 class Approach3(Config):
-    """Huber fit of E + sum of A_j / x_j^alpha_j."""
+    """Huber fit of E plus terms: A / x^alpha of a column, or of the product of several columns, each with a power of its own."""
 
     approach: Literal[3]
     selection: str
-    covariates: tuple[Covariate, ...] = ("params", "tokens")
+    covariates: tuple[Covariate, ...] = Field(
+        default=("params", "tokens"),
+        description="terms: columns of the losses table, or products such as tokens*params",
+    )
     param_count: ParamCount = "params"
     huber_delta: HuberDelta = Field(default=1e-4, description="in nats of log loss; null for least squares")
     weights: str | None = Field(default=None, description="column that weights the rows")
@@ -448,9 +457,22 @@ class Approach3(Config):
     @field_validator("covariates")
     @classmethod
     def _distinct(cls, covariates: tuple[Covariate, ...]) -> tuple[Covariate, ...]:
-        if not covariates or len(set(covariates)) < len(covariates):
+        terms = [term.split("*") for term in covariates]
+        if not terms or len({frozenset(term) for term in terms}) < len(terms):
             raise ValueError("name at least one covariate, each once")
+        if any(len(set(term)) < len(term) for term in terms):
+            raise ValueError("a product names each of its factors once")
         return covariates
+
+    @property
+    def factors(self) -> frozenset[str]:
+        """What the law depends on."""
+        return frozenset(factor for term in self.covariates for factor in term.split("*"))
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the law's optimum needs no shapes: it is of params and tokens, or of params and tokens*params."""
+        return len(self.covariates) == 2 and "params" in self.covariates and self.factors == {"params", "tokens"}
 
 
 Fit = Annotated[Approach1 | Approach3, Field(discriminator="approach")]
@@ -493,7 +515,7 @@ class TrueLaw(Config):
     """A law that simulated losses follow, with natural logs of coefficients, and their errors."""
 
     covariates: tuple[Covariate, ...]
-    exponents: tuple[Positive, ...]
+    exponents: tuple[Positive | tuple[float, ...], ...]
     log_coefficients: tuple[float, ...]
     irreducible_loss: Positive
     errors: Errors
@@ -609,7 +631,7 @@ class Study(Config):
     def main_fit(self) -> str | None:
         """The fit that prescribes where none is named: the first of prescriptions.fits with width and depth, or the first."""
         fits = self.prescriptions.fits
-        with_shape = [name for name in fits if {"width", "depth"} <= set(getattr(self.fits[name], "covariates", ()))]
+        with_shape = [name for name in fits if {"width", "depth"} <= getattr(self.fits[name], "factors", frozenset())]
         return next(iter([*with_shape, *fits]), None)
 
     @model_validator(mode="after")
@@ -624,7 +646,7 @@ class Study(Config):
         selections = list(self.selections)
         huber = [name for name, fit in self.fits.items() if fit.approach == 3]
         hulls = [name for name, fit in self.fits.items() if fit.approach == 1]
-        on_a_budget = [name for name, fit in self.fits.items() if fit.approach == 3 and "tokens" in fit.covariates]
+        on_a_budget = [name for name, fit in self.fits.items() if fit.approach == 3 and "tokens" in fit.factors]
         for name, fit in self.fits.items():
             known(f"fits.{name}.selection", fit.selection, "selection", selections)
         for name in self.comparisons:
@@ -657,9 +679,7 @@ class Study(Config):
                 [
                     name
                     for name, fit in self.fits.items()
-                    if fit.approach == 1
-                    or set(fit.covariates) == {"params", "tokens"}
-                    or name in self.prescriptions.fits
+                    if fit.approach == 1 or fit.closed_form or name in self.prescriptions.fits
                 ],
                 "fit with an optimum (Approach 1, params and tokens, or among prescriptions.fits)",
             ),
@@ -737,13 +757,16 @@ def load(config: Mapping[str, Any], source: str = "config") -> Study:
         One line a fault: the file, the key's path, what is wrong and what would be right.
     """
     from gemstones.cluster.memory import check_devices
-    from gemstones.losses.selections import check_queries, on_validation_set
+    from gemstones.losses.selections import check_covariates, check_queries, on_validation_set
     from gemstones.suite.runs import check_runs
 
     try:
         study = Study.model_validate(dict(config))
         check_queries({f"selections.{name}": query for name, query in study.selections.items()})
         check_queries({f"losses.exclusions.{name}.query": it.query for name, it in study.losses.exclusions.items()})
+        check_covariates(
+            {f"fits.{name}.covariates": fit.covariates for name, fit in study.fits.items() if fit.approach == 3}
+        )
         check_runs(study)
         check_devices(study)
         if main_set := study.losses.validation_set:

@@ -18,7 +18,7 @@ from gemstones.files import sha256
 from gemstones.laws import assess, fit_huber, fit_hull
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HullFit, hull_columns
-from gemstones.laws.power_law import check_covariates
+from gemstones.laws.power_law import exponent_names, factors, has_closed_form, roles, written
 from gemstones.losses.own import read_own
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ def fit_file(
         Before anything is printed, if an option or the file is at fault.
     """
     if not hull:
-        check_covariates(law["covariates"])
+        law = {**law, "covariates": written(law["covariates"])}
     if not 0 < bootstrap["level"] < 1:
         raise UserError(f"--level is {bootstrap['level']:g}; wanted: a share between 0 and 1")
     if flops:
         from gemstones.laws.budgets import check_budgets, optima
 
         check_budgets(hull or law["covariates"], flops)
-    wanted = hull_columns(hull, "params") if hull else (*law["covariates"], "loss")
+    wanted = hull_columns(hull, "params") if hull else (*roles(law["covariates"]), "loss")
     rows = read_own(file, columns, query, (*wanted, *([law["weights"]] if law["weights"] else [])))
     found: HuberFit | HullFit
     uncertainty = None
@@ -192,13 +192,14 @@ def _quantities(
     law = found.law
     with np.errstate(over="ignore"):
         coefficients = [
-            ("", f"coefficient A of {role}", float(np.exp(log_a)), np.exp(ends(f"log_coefficient_{role}")).tolist())
-            for role, log_a in zip(law.covariates, law.log_coefficients, strict=True)
+            ("", f"coefficient A of {term}", float(np.exp(log_a)), np.exp(ends(f"log_coefficient_{term}")).tolist())
+            for term, log_a in zip(law.covariates, law.log_coefficients, strict=True)
         ]
-    exponents = zip(law.covariates, law.exponents, strict=True)
-    slope = [("slope", "slope a of N* ∝ C^a", law.slope, None)] if set(law.covariates) == {"params", "tokens"} else []
+    told = [factor if factor == term else f"{factor} in {term}" for term in law.covariates for factor in factors(term)]
+    exponents = zip(exponent_names(law.covariates), told, law.flat_exponents, strict=True)
+    slope = [("slope", "slope a of N* ∝ C^a", law.slope, None)] if has_closed_form(law.covariates) else []
     return [
-        *((f"exponent_{role}", f"exponent α of {role}", alpha, None) for role, alpha in exponents),
+        *((name, f"exponent α of {factor}", alpha, None) for name, factor, alpha in exponents),
         *coefficients,
         ("irreducible_loss", "irreducible loss E", law.irreducible_loss, None),
         *slope,

@@ -121,11 +121,7 @@ def prescribed(tables: Tables) -> pd.DataFrame:
 
 def _with_shapes(tables: Tables) -> list[str]:
     """Fits whose prescriptions have shapes: those with tables, unless their law knows parameters and tokens only."""
-    blind = {
-        name
-        for name, fit in tables.study.fits.items()
-        if fit.approach == 3 and set(fit.covariates) == {"params", "tokens"}
-    }
+    blind = {name for name, fit in tables.study.fits.items() if fit.approach == 3 and fit.closed_form}
     return [name for name in tables.prescriptions if name not in blind]
 
 

@@ -16,6 +16,7 @@ from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.style import FONT, Style, figure, fit_label, law_styles
 from gemstones.laws.fit import HuberFit
+from gemstones.laws.power_law import exponent_names
 from gemstones.laws.uncertainty import Uncertainty
 
 SYMBOLS = {"irreducible_loss": "E (nats/token)", "slope": "slope a"}
@@ -81,7 +82,7 @@ def pairs(tables: Tables) -> pd.DataFrame:
         if table is None or table.empty or not isinstance(fit, HuberFit):
             continue
         law = fit.law
-        one = {f"exponent_{role}": exponent for role, exponent in zip(law.covariates, law.exponents, strict=True)}
+        one = dict(zip(exponent_names(law.covariates), law.flat_exponents, strict=True))
         one |= {"irreducible_loss": law.irreducible_loss} | ({} if law.slope is None else {"slope": law.slope})
         quantities = Uncertainty(fit, table, tables.study.bootstrap.level).quantities()
         parts.append(pd.DataFrame([{"fit": name, "of": "fit", **one}]))

@@ -146,7 +146,7 @@ def _interval(tables: Tables, name: str, budgets: Floats) -> tuple[Floats, Float
         slope, intercept = (resamples[f"{what}_params"].to_numpy(float)[:, None] for what in ("slope", "intercept"))
         log_params = slope * np.log(budgets) + intercept
     elif law.law.slope is not None:
-        log_params = Allocation.of_laws(resamples).log_params(budgets)
+        log_params = Allocation.of_laws(resamples, law.law.covariates).log_params(budgets)
     else:
         return unknown, unknown
     low, high = Uncertainty(law, resamples, tables.study.bootstrap.level).interval(log_params)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gemstones.errors import UserError
 from gemstones.laws.hull import HullFit
-from gemstones.laws.power_law import Allocation
+from gemstones.laws.power_law import Allocation, has_closed_form
 
 if TYPE_CHECKING:
     from gemstones.laws.fit import HuberFit
@@ -70,8 +70,10 @@ def check_budgets(of: Sequence[str] | str, flops: Sequence[float]) -> None:
     """Raise UserError unless a law of such covariates, or a hull over such a resource, has optima on these budgets."""
     if isinstance(of, str) and of != "flops":
         raise UserError(f"a hull over {of} says nothing on budgets of FLOPs")
-    if not isinstance(of, str) and set(of) != {"params", "tokens"}:
-        raise UserError(f"budgets need a law of params and tokens, without shapes; this one is of {', '.join(of)}")
+    if not isinstance(of, str) and not has_closed_form(of):
+        raise UserError(
+            f"budgets need a law of params and tokens (or tokens*params), without shapes; this one is of {', '.join(of)}"
+        )
     for budget in flops:
         if not (budget > 0 and np.isfinite(budget)):
             raise UserError(f"a budget of {budget:g} FLOPs; wanted: a number greater than 0")
@@ -80,7 +82,7 @@ def check_budgets(of: Sequence[str] | str, flops: Sequence[float]) -> None:
 def _of_resamples(uncertainty: Uncertainty, budgets: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Params and tokens (resamples, budgets)."""
     if not isinstance(uncertainty.fit, HullFit):
-        allocation = Allocation.of_laws(uncertainty.resamples)
+        allocation = Allocation.of_laws(uncertainty.resamples, uncertainty.fit.law.covariates)
         return {"params": allocation.params(budgets), "tokens": allocation.tokens(budgets)}
     lines = {name: uncertainty.resamples[[f"slope_{name}", f"intercept_{name}"]].to_numpy() for name in QUANTITIES}
     return {name: np.exp(line[:, :1] * np.log(budgets) + line[:, 1:]) for name, line in lines.items()}

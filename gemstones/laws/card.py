@@ -15,6 +15,7 @@ import pandas as pd
 from gemstones.laws import minimize, starts
 from gemstones.laws.fit import CONVERGED_GRADIENT, HuberFit
 from gemstones.laws.hull import HOFFMANN_BINS, HullFit
+from gemstones.laws.power_law import exponent_names
 from gemstones.losses.columns import COLUMNS
 from gemstones.losses.origin import NOT_KNOWN, measured, training
 from gemstones.report import number, write_html_table
@@ -62,8 +63,12 @@ def equation(fit: Fit) -> str:
         lines = fit.lines.items()
         return "; ".join(f"{y} = {_factor(line.intercept)} · {fit.resource}^{line.slope:.4g}" for y, line in lines)
     law = fit.law
-    terms = zip(law.log_coefficients, law.columns, law.exponents, strict=True)
-    return " + ".join([f"loss = {law.irreducible_loss:.4g}", *(f"{_factor(c)} / {x}^{a:.4g}" for c, x, a in terms)])
+    columns = dict(zip(law.roles, law.columns, strict=True))
+    found = [f"loss = {law.irreducible_loss:.4g}"]
+    for c, term in zip(law.log_coefficients, law.terms, strict=True):
+        below = " · ".join(f"{columns[role]}^{alpha:.4g}" for role, alpha in term.items())
+        found.append(f"{_factor(c)} / {below}" if len(term) == 1 else f"{_factor(c)} / ({below})")
+    return " + ".join(found)
 
 
 def _factor(log: float) -> str:
@@ -78,7 +83,7 @@ def _numbers(fit: Fit) -> pd.DataFrame:
         }
     else:
         law = fit.law
-        values = {f"exponent_{role}": a for role, a in zip(law.covariates, law.exponents, strict=True)}
+        values = dict(zip(exponent_names(law.covariates), law.flat_exponents, strict=True))
         values |= {f"log_coefficient_{role}": c for role, c in zip(law.covariates, law.log_coefficients, strict=True)}
         values["irreducible_loss"] = law.irreducible_loss
         values |= {} if law.slope is None else {"slope": law.slope}
@@ -100,18 +105,28 @@ def _table(answers: Answers) -> pd.DataFrame:
 
 def _power_law_form(fit: HuberFit) -> Answers:
     law = fit.law
-    terms = " + ".join(f"exp(c_{x} − α_{x} · log {x})" for x in law.columns)
-    shape = " (here also of the shape: Gemstones, Eq. 2 and 3)" if {"width", "depth"} & set(law.covariates) else ""
+    columns = dict(zip(law.roles, law.columns, strict=True))
+    terms = []
+    for j, term in enumerate(law.terms, 1):
+        powers = "".join(
+            f" − α_{j}{'abcdefgh'[i] if len(term) > 1 else ''} · log {columns[role]}" for i, role in enumerate(term)
+        )
+        terms.append(f"exp(c_{j}{powers})")
+    shape = " (here also of the shape: Gemstones, Eq. 2 and 3)" if {"width", "depth"} & set(law.roles) else ""
+    products = [covariates for covariates in law.covariates if "*" in covariates]
+    assumed = "each covariate lowers the loss by a power law of its own, whatever the others are"
+    if products:
+        assumed = f"each term is a power law of its own; in {', '.join(products)}, what one covariate gains depends on the other"
     return {
-        "Which equation is fitted?": f"loss = E + {terms}, natural logs; the coefficient A_j of a power law is exp(c_j)",
+        "Which equation is fitted?": f"loss = E + {' + '.join(terms)}, natural logs; the coefficient A_j of a power law is exp(c_j)",
         "Which quantities does it relate?": _quantities(("loss", *law.columns)),
-        "Which parameters are free?": f"{2 * len(law.columns) + 1}: c and α of each term, and the irreducible loss E",
+        "Which parameters are free?": f"{law.n_parameters}: c and α of each term, and the irreducible loss E",
         "Where does the form come from, and what does it assume?": (
-            f"Hoffmann et al. (2022), section 3.3{shape}: each covariate lowers the loss by a power law of its own, whatever the "
-            "others are, down to a loss that none of them reaches"
+            f"Hoffmann et al. (2022), section 3.3{shape}{'; the product is this project’s' if products else ''}: {assumed}, down to "
+            "a loss that none of them reaches"
         ),
         "What is optimal by it?": (
-            f"params ∝ C^{law.slope:.4g} under C = 6 · params · tokens, in closed form (Hoffmann et al., Eq. 4)"
+            f"params ∝ C^{law.slope:.4g} under C = 6 · params · tokens, in closed form ({'this project' if products else 'Hoffmann et al., Eq. 4'})"
             if law.slope is not None
             else "no closed form; shapes and tokens of a budget are searched for, by FLOPs as counted below"
         ),
@@ -157,7 +172,10 @@ def _huber_fitting(fit: HuberFit) -> Answers:
         objective = "sum over rows of half the squared log residual (least squares of log losses)"
     else:
         objective = f"sum over rows of the Huber loss, δ = {fit.huber_delta:g}, of the log residual"
-    low, high = minimize.EXPONENT_BOUNDS
+    highest = minimize.HIGHEST_EXPONENT
+    products = (
+        "" if all(len(term) == 1 for term in fit.law.terms) else f", further factors of a product from −{highest:g} on"
+    )
     seed = fit.provenance.get("seed", NOT_KNOWN)
     return {
         "What is minimised?": f"{objective}, log observed − log predicted loss; {number(fit.objective)} at the minimum",
@@ -173,12 +191,11 @@ def _huber_fitting(fit: HuberFit) -> Answers:
             "where the valley of the minimum is straight"
         ),
         "With which settings?": (
-            f"until the predicted relative decrease is below {minimize.TOLERANCE:g}; {low:g} ≤ α_j ≤ {high:g}, A_j > 0, E ≥ 0"
+            f"until the predicted relative decrease is below {minimize.TOLERANCE:g}; 0 ≤ α_j ≤ {highest:g}{products}, A_j > 0, E ≥ 0"
         ),
         "From which starts?": (
-            f"{fit.starts}, seed {seed}: the best of a grid of {starts.GRID_SIZE[len(fit.law.covariates)]} values of each α between "
-            f"{starts.EXPONENT_GRID[0]:g} and {starts.EXPONENT_GRID[1]:g}, c and E by least squares, and others drawn from its best "
-            f"{starts.SCREENED}"
+            f"{fit.starts}, seed {seed}: the best of a grid of α between {starts.EXPONENT_GRID[0]:g} and {starts.EXPONENT_GRID[1]:g}, "
+            f"c and E by least squares, and others drawn from its best {starts.SCREENED}"
         ),
     }
 

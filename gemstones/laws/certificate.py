@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemstones.laws.fit import HuberFit, columns_of, phi_of, problem_of
-from gemstones.laws.minimize import EXPONENT_BOUNDS, exponents, minimize
+from gemstones.laws.minimize import exponent_bounds, exponents, minimize
+from gemstones.laws.power_law import exponent_names, term_numbers
 from gemstones.laws.rows import read_rows
 
 if TYPE_CHECKING:
@@ -35,21 +36,21 @@ def ranges(fit: HuberFit, table: pd.DataFrame) -> dict[str, list[float]]:
 
     Returns
     -------
-    [low, high] by parameter: exponent_<role> and irreducible_loss. Where even a bound (an exponent of 0 or 10, E of 0 or of the
-    lowest loss) is within 1 %, the range ends there.
+    [low, high] by parameter: the exponents (:func:`~gemstones.laws.power_law.exponent_names`) and irreducible_loss. Where even a
+    bound (of an exponent, E of 0 or of the lowest loss) is within 1 %, the range ends there.
     """
     rows = read_rows(table, columns_of(fit.law.covariates, fit.law.param_count), "ranges", fit.weights)
-    problem, centre = problem_of(rows, fit.overestimate_penalty)
+    problem, centre = problem_of(rows, fit.law.covariates, fit.overestimate_penalty)
     phi = phi_of(fit.law, centre)
-    k = len(centre)
-    optimum = np.r_[exponents(phi)[0], phi[0, 2 * k]]
+    m = len(centre)
+    optimum = np.r_[exponents(phi, problem.of_term)[0], phi[0, -1]]
     lowest_loss = float(rows.values[:, -1].min())
-    bounds = [EXPONENT_BOUNDS] * k + [(0.0, lowest_loss)]
+    bounds = [*zip(*exponent_bounds(problem.of_term), strict=True), (0.0, lowest_loss)]
     # Two problems a parameter: its lower and its upper end.
-    parameter, side = np.repeat(np.arange(k + 1), 2), np.tile([0, 1], k + 1)
+    parameter, side = np.repeat(np.arange(m + 1), 2), np.tile([0, 1], m + 1)
     bound = np.array([bounds[j][i] for j, i in zip(parameter, side, strict=True)])
     center = optimum[parameter]
-    step = np.where(parameter < k, FIRST_STEP, FIRST_STEP * lowest_loss) * np.where(side, 1, -1)
+    step = np.where(parameter < m, FIRST_STEP, FIRST_STEP * lowest_loss) * np.where(side, 1, -1)
     at = np.repeat(phi, len(parameter), 0)
     inside, outside, excess = center.copy(), np.full(len(center), np.nan), np.zeros(len(center))
     target = fit.objective * (1 + EXCESS)
@@ -59,7 +60,7 @@ def ranges(fit: HuberFit, table: pd.DataFrame) -> dict[str, list[float]]:
             break
         trial = np.where(np.isnan(outside), inside + step, _between(inside, outside, excess))[going]
         trial = np.where(side[going] == 1, np.minimum(trial, bound[going]), np.maximum(trial, bound[going]))
-        fixed = np.full((len(going), k + 1), np.nan)
+        fixed = np.full((len(going), m + 1), np.nan)
         fixed[np.arange(len(going)), parameter[going]] = trial
         found = minimize(at[going], problem, fit.huber_delta, FIRST_DELTA * fit.huber_delta, PROFILE_TOLERANCE, fixed)
         within = found.objective <= target
@@ -69,17 +70,18 @@ def ranges(fit: HuberFit, table: pd.DataFrame) -> dict[str, list[float]]:
         outside[going[~within]] = trial[~within]
         close = np.abs(outside - inside) <= PRECISION * np.abs(outside - center)
         going = going[~(close[going] | (inside[going] == bound[going]))]
-    names = [*(f"exponent_{role}" for role in fit.law.covariates), "irreducible_loss"]
+    names = [*exponent_names(fit.law.covariates), "irreducible_loss"]
     return {name: inside[parameter == j].tolist() for j, name in enumerate(names)}
 
 
 def open_ends(fit: HuberFit, found: dict[str, list[float]]) -> list[str]:
     """What :func:`ranges` leaves open, one sentence each, where the optimum itself is inside its bounds."""
     sentences = []
-    for name, value in zip(found, (*fit.law.exponents, fit.law.irreducible_loss), strict=True):
-        low, high = found[name]
-        top = np.inf if name == "irreducible_loss" else EXPONENT_BOUNDS[1]
-        for end, bound in ((low, 0.0), (high, top)):
+    lowest, highest = exponent_bounds(term_numbers(fit.law.covariates))
+    bounds = [*zip(lowest.tolist(), highest.tolist(), strict=True), (0.0, np.inf)]
+    values = (*fit.law.flat_exponents, fit.law.irreducible_loss)
+    for name, value, bounded in zip(found, values, bounds, strict=True):
+        for end, bound in zip(found[name], bounded, strict=True):
             if end == bound != value:
                 what = name.replace("_", " ", 1)
                 sentences.append(f"{what} is hardly identified: {bound:g} raises the objective by less than 1 %")

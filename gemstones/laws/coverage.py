@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,8 @@ from scipy import stats
 
 from gemstones.laws.fit import HuberFit, fit_huber, laws_of, phi_of, problem_of
 from gemstones.laws.hull import HullFit, fit_hull
-from gemstones.laws.minimize import Problem, minimize, predict
-from gemstones.laws.power_law import Allocation, PowerLaw
+from gemstones.laws.minimize import minimize, predict
+from gemstones.laws.power_law import Allocation, PowerLaw, exponent_names, factors, has_closed_form
 from gemstones.laws.resampling import FIRST_DELTA, TOLERANCE, names_of, refit, resample
 from gemstones.laws.rows import read_rows
 from gemstones.laws.simulation import checkpoints, law_of, suite
@@ -149,26 +150,26 @@ def _row(law: PowerLaw | HullFit) -> pd.DataFrame:
     """A law as a table of resamples has it."""
     if isinstance(law, HullFit):
         return pd.DataFrame([{f"slope_{name}": line.slope for name, line in law.lines.items()}])
-    terms = zip(law.covariates, law.exponents, law.log_coefficients, strict=True)
+    coefficients = (f"log_coefficient_{term}" for term in law.covariates)
     columns = {"irreducible_loss": law.irreducible_loss}
-    for role, exponent, log_coefficient in terms:
-        columns |= {f"exponent_{role}": exponent, f"log_coefficient_{role}": log_coefficient}
-    return pd.DataFrame([columns])
+    columns |= dict(zip(exponent_names(law.covariates), law.flat_exponents, strict=True))
+    return pd.DataFrame([columns | dict(zip(coefficients, law.log_coefficients, strict=True))])
 
 
 def _of_law(laws: pd.DataFrame, covariates: tuple[str, ...], study: Study, simulation: Simulation) -> pd.DataFrame:
-    """Exponents, E, the log of the loss predicted ahead; of (params, tokens) also slope a and log N* (T* = C/6N*)."""
-    exponent = {role: laws[f"exponent_{role}"] for role in covariates}
-    log_coefficient = {role: laws[f"log_coefficient_{role}"] for role in covariates}
+    """Exponents, E, the log of the loss predicted ahead; where N* has a closed form also slope a and log N* (T* = C/6N*)."""
     width, depth = parse(simulation.ahead[0])
     params = counting.params(width, depth, architecture(study.suite))
     at = {"params": params, "tokens": simulation.ahead[1], "width": width, "depth": depth}
-    terms = [np.exp(log_coefficient[role] - exponent[role] * np.log(at[role])) for role in covariates]
-    quantities = {f"exponent_{role}": exponent[role] for role in covariates}
-    quantities["irreducible_loss"] = laws["irreducible_loss"]
-    quantities["log_loss_ahead"] = np.log(laws["irreducible_loss"] + sum(terms))
-    if set(covariates) == {"params", "tokens"}:
-        allocation = Allocation.of_laws(laws)
+    exponents = laws[exponent_names(covariates)]
+    loss, names = laws["irreducible_loss"], iter(exponents)
+    for term in covariates:
+        power = sum(laws[next(names)] * np.log(at[role]) for role in factors(term))
+        loss = loss + np.exp(laws[f"log_coefficient_{term}"] - power)
+    quantities = {name: exponents[name] for name in exponents}
+    quantities |= {"irreducible_loss": laws["irreducible_loss"], "log_loss_ahead": np.log(loss)}
+    if has_closed_form(covariates):
+        allocation = Allocation.of_laws(laws, covariates)
         quantities["slope"] = allocation.a[:, 0]
         quantities["log_optimal_params"] = allocation.log_params(simulation.flops)[:, 0]
     return pd.DataFrame(quantities)
@@ -269,11 +270,11 @@ def _jackknife_t(estimate: Array, left_out: Array, tail: float) -> Ends:
 def _wild(fit: HuberFit, rows: pd.DataFrame, resamples: int, generator: np.random.Generator) -> pd.DataFrame:
     """Laws fitted to the fitted losses and the residuals of each run, all with their signs or all with the opposite."""
     read = read_rows(rows, (*fit.law.columns, "loss"), "suite")
-    problem, centre = problem_of(read)
+    problem, centre = problem_of(read, fit.law.covariates)
     start = phi_of(fit.law, centre)
-    expected = np.log(predict(start, problem.u)[0])
+    expected = np.log(predict(start, problem.u, problem.of_term)[0])
     signs = generator.choice([-1.0, 1.0], (resamples, int(read.n_runs or 0)))[:, read.runs]
-    losses = Problem(problem.u, expected + signs * (problem.log_loss - expected))
+    losses = replace(problem, log_loss=expected + signs * (problem.log_loss - expected))
     first = FIRST_DELTA * fit.huber_delta
     minima = minimize(np.repeat(start, resamples, 0), losses, fit.huber_delta, first, TOLERANCE)
-    return pd.DataFrame(np.c_[laws_of(minima.phi, centre), minima.objective], columns=names_of(fit))
+    return pd.DataFrame(np.c_[laws_of(minima.phi, centre, problem.of_term), minima.objective], columns=names_of(fit))

@@ -99,7 +99,7 @@ def early_stopping(
     minimum.
     """
     read = read_rows(rows, (*COVARIATES, "loss"), f"selection '{selection}'")
-    problem, centre = problem_of(read)
+    problem, centre = problem_of(read, COVARIATES)
     log_x, log_loss = np.log(read.values[:, :-1]), np.log(read.values[:, -1])
     sample, grid = grid_starts(len(COVARIATES), starts, seed)
     parts = []

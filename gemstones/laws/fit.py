@@ -16,9 +16,13 @@ from gemstones.laws.minimize import Minima, Problem, exponents, from_exponents, 
 from gemstones.laws.power_law import (
     FLOPS_PER_PARAM_TOKEN,
     PowerLaw,
-    check_covariates,
     covariate_columns,
+    factors,
+    n_parameters,
     positive_columns,
+    roles,
+    term_numbers,
+    written,
 )
 from gemstones.laws.rows import Rows, read_rows, rows_sha256, versions
 from gemstones.laws.starts import screened_starts
@@ -94,14 +98,18 @@ class HuberFit:
         return self.law.predict(table)
 
     def to_json(self) -> dict[str, Any]:
-        """The fit as plain data; lists are in the order of `covariates`, and a null delta means least squares."""
+        """The fit as plain data.
+
+        Lists are in the order of `covariates`; the exponents of a product are a list in the order of its factors. A null delta
+        means least squares.
+        """
         slope = {} if self.law.slope is None else {"slope": self.law.slope}
         return {
             "selection": self.selection,
             "covariates": list(self.law.covariates),
             "param_count": self.law.param_count,
             "huber_delta": self.huber_delta if math.isfinite(self.huber_delta) else None,
-            "exponents": list(self.law.exponents),
+            "exponents": [list(each) if isinstance(each, tuple) else each for each in self.law.exponents],
             "log_coefficients": list(self.law.log_coefficients),
             "irreducible_loss": self.law.irreducible_loss,
             **slope,
@@ -137,7 +145,7 @@ SAME_IN_JSON = (
     "objective", "n_rows", "n_runs", "gradient_norm", "converged", "lowest_curvature", "starts",
     "share_of_starts_at_optimum", "min_flops", "max_flops", "weights", "overestimate_penalty",
 )  # fmt: skip
-EVIDENCE = ("ranges", "fitted_ranges", "intervals", "held_out", "card")
+EVIDENCE = ("ranges", "fitted_ranges", "intervals", "held_out", "patterns", "noise", "card")
 
 
 def fit_huber(
@@ -150,16 +158,17 @@ def fit_huber(
     weights: str | None = None,
     overestimate_penalty: float = 1.0,
 ) -> HuberFit:
-    """Fit L = E + sum of A_j / x_j^alpha_j by minimising the sum of Huber losses of log residuals.
+    """Fit E plus terms A / x^alpha, or of several covariates, by minimising the sum of Huber losses of log residuals.
 
-    A grid of exponents is screened, and damped Newton steps on the exact Hessian polish 8 starts until none predicts a
-    relative decrease above 1e-14. Exponents and E are bounded at 0. Neither the order of the rows nor the units of the
-    covariates matter.
+    A grid of exponents is screened, and damped Newton steps on the exact Hessian polish 8 starts, more where they disagree, until
+    none predicts a relative decrease above 1e-14. Exponents lie between 0 and 10, those of a product's further factors between
+    −10 and 10, and E is at least 0. Neither the order of the rows nor the units of the covariates matter.
 
     Parameters
     ----------
     table : rows of the losses table; reads `loss`, the covariates' columns and, where present, `run` and `flops`.
-    covariates : roles among params, tokens, width, depth; Eq. 1 of the paper is (params, tokens).
+    covariates : terms: a column (params, tokens, width, depth, or any other of positive numbers), or a product of columns
+        such as tokens*params; Eq. 1 of the paper is (params, tokens).
     param_count : column that stands for the role params.
     huber_delta : residual (in log loss) beyond which a row pulls with constant force; infinite for least squares.
     seed : which of the best 160 grid points become starts.
@@ -172,15 +181,15 @@ def fit_huber(
     UserError
         Fewer rows than parameters, a missing column, a value without a logarithm, a constant covariate, equal losses.
     """
-    covariates = tuple(covariates)
+    covariates = written(covariates)
     source = f"selection '{selection}'" if selection else "fit"
     columns = columns_of(covariates, param_count)
     for name, value in (("huber_delta", huber_delta), ("overestimate_penalty", overestimate_penalty)):
         if not value > 0 or (name != "huber_delta" and not math.isfinite(value)):
             raise UserError(f"{name} is {value}; wanted: a number greater than 0")
     rows = read_rows(table, columns, source, weights)
-    check_determined(rows.values, columns, source)
-    problem, centre = problem_of(rows, overestimate_penalty)
+    check_determined(rows.values, columns, source, n_parameters(covariates))
+    problem, centre = problem_of(rows, covariates, overestimate_penalty)
     starts = screened_starts(problem, STARTS, np.random.default_rng(seed))
     minima = minimize(starts, problem, huber_delta)
     best = int(np.argmin(minima.objective))
@@ -224,36 +233,42 @@ def fit_huber(
 
 
 def columns_of(covariates: Sequence[str], param_count: str) -> tuple[str, ...]:
-    """Columns that a fit reads: the covariates', then the loss. Raises UserError for an unknown covariate."""
-    check_covariates(covariates)
+    """Columns that a fit reads: those of the covariates' roles, then the loss."""
     return (*covariate_columns(covariates, param_count), "loss")
 
 
-def problem_of(rows: Rows, overestimate_penalty: float = 1.0) -> tuple[Problem, Array]:
-    """What is minimised for the rows, and the means (k,) of the log covariates, at which they are centred."""
-    log_x = np.log(rows.values[:, :-1])
+def problem_of(rows: Rows, covariates: Sequence[str], overestimate_penalty: float = 1.0) -> tuple[Problem, Array]:
+    """What is minimised for rows of :func:`columns_of`, and the means (m,), for each exponent, at which log covariates are centred."""
+    names = roles(covariates)
+    log_x = np.log(rows.values[:, [names.index(factor) for term in covariates for factor in factors(term)]])
     centre = log_x.mean(0)
     u = np.ascontiguousarray((log_x - centre).T)
-    return Problem(u, np.log(rows.values[:, -1]), rows.weights, overestimate_penalty), centre
+    term = term_numbers(covariates)
+    return Problem(u, np.log(rows.values[:, -1]), rows.weights, overestimate_penalty, term), centre
 
 
 def law_at(phi: Array, centre: Array, covariates: tuple[str, ...], param_count: str) -> PowerLaw:
-    """The law of one phi (2k+1,) of :mod:`gemstones.laws.minimize`."""
-    alpha, log_coefficients, (constant,) = np.split(laws_of(phi, centre), [len(covariates), 2 * len(covariates)])
-    return PowerLaw(covariates, tuple(alpha.tolist()), tuple(log_coefficients.tolist()), float(constant), param_count)
+    """The law of one phi (p,) of :mod:`gemstones.laws.minimize`."""
+    term, m = term_numbers(covariates), len(centre)
+    alpha, log_coefficients, (constant,) = np.split(laws_of(phi, centre, term), [m, m + len(covariates)])
+    nested = [alpha[term == j].tolist() for j in range(len(covariates))]
+    exponents = tuple(each[0] if len(each) == 1 else tuple(each) for each in nested)
+    return PowerLaw(covariates, exponents, tuple(log_coefficients.tolist()), float(constant), param_count)
 
 
-def laws_of(phi: Array, centre: Array) -> Array:
-    """Exponents, log coefficients and E (…, 2k+1) of phi (…, 2k+1)."""
-    k, alpha = len(centre), exponents(phi)
-    # Back from centred to plain logs: log A_j − alpha_j·(log x_j − m_j).
-    return np.concatenate([alpha, np.log(phi[..., :k]) + alpha * centre, phi[..., 2 * k :]], axis=-1)
+def laws_of(phi: Array, centre: Array, term: NDArray[np.intp]) -> Array:
+    """Exponents, log coefficients and E (…, p) of phi (…, p)."""
+    k, alpha = int(term[-1]) + 1, exponents(phi, term)
+    # Back from centred to plain logs: log A_j − sum of alpha_q·(log x_q − m_q).
+    moved = np.stack([(alpha * centre)[..., term == j].sum(-1) for j in range(k)], axis=-1)
+    return np.concatenate([alpha, np.log(phi[..., :k]) + moved, phi[..., -1:]], axis=-1)
 
 
 def phi_of(law: PowerLaw, centre: Array) -> Array:
-    """Inverse of :func:`law_at`: phi (1, 2k+1)."""
-    alpha = np.array([law.exponents])
-    return from_exponents(alpha, np.array([law.log_coefficients]) - alpha * centre, np.array([law.irreducible_loss]))
+    """Inverse of :func:`law_at`: phi (1, p)."""
+    term, alpha = term_numbers(law.covariates), np.array([law.flat_exponents])
+    moved = np.stack([(alpha * centre)[:, term == j].sum(-1) for j in range(len(law.covariates))], axis=-1)
+    return from_exponents(alpha, np.array([law.log_coefficients]) - moved, np.array([law.irreducible_loss]), term)
 
 
 def _at_minimum(minima: Minima, best: int, n: int) -> NDArray[np.bool_]:

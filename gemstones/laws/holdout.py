@@ -85,7 +85,7 @@ def held_out(fit: HuberFit | HullFit, table: pd.DataFrame, holdout: Holdout | No
     source = f"selection '{fit.selection}'" if fit.selection else "fit"
     table = table.iloc[read_rows(table, columns, source).order]
     rows = read_rows(table, columns, source, fit.weights)  # in the table's order, which is theirs by now
-    problem, centre = problem_of(rows, fit.overestimate_penalty)
+    problem, centre = problem_of(rows, fit.law.covariates, fit.overestimate_penalty)
     start = phi_of(fit.law, centre)
 
     def gradients(minima: Minima, n: NDArray[np.intp]) -> Array:
@@ -104,9 +104,9 @@ def held_out(fit: HuberFit | HullFit, table: pd.DataFrame, holdout: Holdout | No
             best = int(np.argmin(others.objective))
             if others.objective[best] < found.objective[i]:
                 phi[i], gradient[i] = others.phi[best], gradients(others, np.full(len(others.phi), n[i]))[best]
-        return predict(phi, problem.u), gradient <= CONVERGED_GRADIENT
+        return predict(phi, problem.u, problem.of_term), gradient <= CONVERGED_GRADIENT
 
-    return held_out_errors(table, refit, columns, 2 * len(columns) - 1, fit.law.param_count, holdout)
+    return held_out_errors(table, refit, columns[:-1], fit.n_parameters, fit.law.param_count, holdout)
 
 
 def held_out_errors(

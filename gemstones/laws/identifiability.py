@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemstones.errors import UserError
-from gemstones.laws.minimize import EXPONENT_BOUNDS, Problem
-from gemstones.laws.power_law import row_name
+from gemstones.laws.minimize import Problem, exponent_bounds
+from gemstones.laws.power_law import PowerLaw, row_name, term_numbers
 from gemstones.laws.rows import Rows
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ OUTLIER = 2.0
 AT_BOUND = 1e-9
 
 
-def check_determined(values: Array, columns: Sequence[str], source: str) -> None:
-    """Raise UserError unless the values (n, k+1) of the covariates and the loss, named by `columns`, can determine a law."""
-    n, parameters = len(values), 2 * len(columns) - 1
+def check_determined(values: Array, columns: Sequence[str], source: str, parameters: int) -> None:
+    """Raise UserError unless the values (n, r+1) of roles and the loss, named by `columns`, can determine so many parameters."""
+    n = len(values)
     if n < parameters:
         raise UserError(
             f"{source}: {n} rows for a law with {parameters} parameters; wanted: at least {parameters} rows"
@@ -82,17 +82,11 @@ def warnings_of(fit: HuberFit, table: pd.DataFrame, rows: Rows, problem: Problem
         found.append(f"the weights leave {many:.1f} of {n} rows: too few for {parameters} parameters")
     if law.irreducible_loss == 0:
         found.append("the irreducible loss is not identified: the objective falls until E = 0")
-    terms = np.exp(np.array(law.log_coefficients) - np.log(rows.values[:, :-1]) * law.exponents)
-    change = np.ptp(terms / rows.values[:, -1].min(), axis=0)
-    for column, exponent, x, effect in zip(law.columns, law.exponents, rows.values.T, change, strict=False):
-        bound = min(EXPONENT_BOUNDS, key=lambda bound: abs(exponent - bound))
-        if abs(exponent - bound) < AT_BOUND:
-            found.append(f"the exponent of {column} is at its bound {bound:g}")
-        elif effect < NEGLIGIBLE_TERM:
-            found.append(f"{column} hardly changes the loss: its exponent is not identified")
+    for name, x in zip(law.columns, rows.values.T, strict=False):
         if len(np.unique(x)) < DISTINCT_VALUES:
-            found.append(f"{column} has {len(np.unique(x))} values only: its exponent is not identified")
-    for i, j in _collinear(problem.u):
+            found.append(f"{name} has {len(np.unique(x))} values only: its exponent is not identified")
+    found += _of_exponents(law, rows)
+    for i, j in _collinear(rows.values[:, :-1]):
         found.append(f"{law.columns[j]} is a power of {law.columns[i]}: which exponent is whose is not identified")
     repeated = n - len(np.unique(rows.values, axis=0))
     if repeated:
@@ -110,8 +104,33 @@ def warnings_of(fit: HuberFit, table: pd.DataFrame, rows: Rows, problem: Problem
     return tuple(found)
 
 
-def _collinear(u: Array) -> list[tuple[int, int]]:
-    """Pairs of centred log covariates (k, n) of which one is a multiple of the other."""
+def _of_exponents(law: PowerLaw, rows: Rows) -> list[str]:
+    """What is wrong with single exponents: at a bound, or of a term that hardly changes the loss."""
+    found = []
+    x = dict(zip(law.columns, rows.values.T, strict=False))
+    low, high = exponent_bounds(term_numbers(law.covariates))
+    place = 0
+    for term, exponents, c in zip(law.covariates, law.terms, law.log_coefficients, strict=True):
+        told = law.param_count if term == "params" else term
+        power = sum(alpha * np.log(x[law.param_count if f == "params" else f]) for f, alpha in exponents.items())
+        effect = np.ptp(np.exp(c - power)) / rows.values[:, -1].min()
+        at_bound = False
+        for factor, alpha in exponents.items():
+            bound = low[place] if 2 * alpha < low[place] + high[place] else high[place]
+            place += 1
+            if abs(alpha - bound) < AT_BOUND:
+                at_bound = True
+                of = told if len(exponents) == 1 else f"{factor} in {told}"
+                found.append(f"the exponent of {of} is at its bound {bound:g}")
+        if not at_bound and effect < NEGLIGIBLE_TERM:
+            found.append(f"{told} hardly changes the loss: its exponent is not identified")
+    return found
+
+
+def _collinear(values: Array) -> list[tuple[int, int]]:
+    """Pairs of columns (n, r) of which one is a power of the other."""
+    u = np.log(values).T
+    u -= u.mean(1, keepdims=True)
     unit = u / np.linalg.norm(u, axis=1, keepdims=True)
     pairs = [(i, j) for i in range(len(u)) for j in range(i + 1, len(u))]
     return [(i, j) for i, j in pairs if np.linalg.norm(unit[j] - (unit[i] @ unit[j]) * unit[i]) < COLLINEAR]

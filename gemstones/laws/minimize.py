@@ -1,9 +1,11 @@
 """Minimise the Huber objective of a power law from many starts, or on many resamples, at once.
 
-With centred log covariates u_j a law is L = E + sum of A_j·exp(−alpha_j·u_j). The data fix its level E + ΣA_j and its
-slopes s_j = alpha_j·A_j well, and the exponents badly: in (alpha, log A, E) the minimum lies in a narrow, curved valley, where
-Newton steps crawl. The parameters are therefore phi = (A_1 … A_k, s_1 … s_k, E), in which the valley is straight and all
-bounds are simple: A > 0, 0 <= alpha = s/A <= 10, E >= 0. (E, not its logarithm, whose gradient vanishes as E → 0.)
+With centred log covariates u_q a law is L = E + sum over terms j of A_j·exp(−sum over q in j of alpha_q·u_q); most terms have one
+factor, a product has several. The data fix its level E + ΣA_j and its slopes s_q = alpha_q·A_j well, and the exponents badly: in
+(alpha, log A, E) the minimum lies in a narrow, curved valley, where Newton steps crawl. The parameters are therefore
+phi = (A_1 … A_k, s_1 … s_m, E), in which the valley is straight and all bounds are simple: A > 0, 0 <= alpha = s/A <= 10,
+E >= 0. (E, not its logarithm, whose gradient vanishes as E → 0.) Of a product's factors, only the first exponent has to be
+positive: the others lie between −10 and 10, since how fast one covariate helps may rise or fall with another.
 
 The objective is tiny (1e-5 … 1e-3) and its Hessian jumps where a residual crosses delta, so quasi-Newton methods with
 default tolerances stop early. Levenberg steps on the exact Hessian, with delta lowered in stages, do not.
@@ -18,8 +20,11 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# An exponent this high means a jump between two values of a covariate, no power law.
-EXPONENT_BOUNDS = (0.0, 10.0)
+# An exponent this high means a jump between two values of a covariate, no power law. Its negative is the lower bound of the
+# exponents of a product's further factors; zero is that of all others.
+HIGHEST_EXPONENT = 10.0
+# An exponent is at a bound if it is so near to it, relatively: s/A is rounded.
+AT_BOUND = 1e-12
 # Deltas passed through on the way to a smaller one; larger deltas see all rows, hence no distant stall.
 FIRST_DELTA, DELTA_RATIO = 3e-2, 0.1
 # A stage is left near its minimum only: further off, the next one crawls in steps of its smaller delta.
@@ -45,20 +50,27 @@ class Problem:
 
     Attributes
     ----------
-    u : (k, n) or (B, k, n) centred log covariates.
+    u : (m, n) or (B, m, n) centred log covariates, one for each exponent.
     log_loss : (n,) or (B, n) natural log of the losses.
     weights : (n,) or (B, n) weight of each row; None for ones.
     overestimate_penalty : weight of rows whose loss the law overestimates, relative to the others.
+    term : (m,) ascending, the term that each exponent belongs to; None if each has a term of its own.
     """
 
     u: Array
     log_loss: Array
     weights: Array | None = None
     overestimate_penalty: float = 1.0
+    term: NDArray[np.intp] | None = None
 
     @property
     def rows(self) -> int:
         return self.log_loss.shape[-1]
+
+    @property
+    def of_term(self) -> NDArray[np.intp]:
+        """(m,) the term of each exponent."""
+        return np.arange(self.u.shape[-2]) if self.term is None else self.term
 
     @property
     def shared(self) -> bool:
@@ -76,12 +88,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Minima:
-    """Where the starts ended.
+    """Where the starts ended; p = k + m + 1 parameters of k terms with m exponents.
 
     Attributes
     ----------
-    phi : (B, 2k+1); objective : (B,).
-    gradient : (B, 2k+1) with respect to (alpha, log A, E), zero for parameters held at a bound.
+    phi : (B, p); objective : (B,).
+    gradient : (B, p) with respect to (alpha, log A, E), zero for parameters held at a bound.
     lowest_curvature : (B,) smallest eigenvalue of the Hessian in phi, scaled to a unit diagonal, of the free parameters.
     """
 
@@ -91,43 +103,60 @@ class Minima:
     lowest_curvature: Array
 
 
-def from_exponents(exponents: Array, log_coefficients: Array, constant: Array) -> Array:
-    """phi (B, 2k+1) of exponents (B, k), log coefficients for the centred covariates (B, k) and E (B,)."""
+def exponent_bounds(term: NDArray[np.intp]) -> tuple[Array, Array]:
+    """Lowest and highest exponents (m,), for the term that each belongs to: the first of a term is at least 0."""
+    first = np.r_[True, np.diff(term) > 0]
+    return np.where(first, 0.0, -HIGHEST_EXPONENT), np.full(len(term), HIGHEST_EXPONENT)
+
+
+def from_exponents(exponents: Array, log_coefficients: Array, constant: Array, term: NDArray[np.intp]) -> Array:
+    """phi (B, p) of exponents (B, m), log coefficients for the centred covariates (B, k) and E (B,)."""
     amplitude = np.exp(log_coefficients)
-    return np.c_[amplitude, exponents * amplitude, constant]
+    return np.c_[amplitude, exponents * amplitude[:, term], constant]
 
 
-def exponents(phi: Array) -> Array:
-    """Exponents (…, k) of phi (…, 2k+1)."""
-    k = phi.shape[-1] // 2
-    return np.asarray(phi[..., k : 2 * k] / phi[..., :k])
+def exponents(phi: Array, term: NDArray[np.intp]) -> Array:
+    """Exponents (…, m) of phi (…, p)."""
+    k, m = int(term[-1]) + 1, len(term)
+    return np.asarray(phi[..., k : k + m] / phi[..., term])
 
 
-def predict(phi: Array, u: Array) -> Array:
-    """Losses (B, n) in nats at phi (B, 2k+1) for u (k, n) or (B, k, n)."""
-    k = phi.shape[-1] // 2
-    return np.asarray(np.matmul(phi[:, None, :k], np.exp(-exponents(phi)[:, :, None] * u))[:, 0] + phi[:, 2 * k, None])
+def predict(phi: Array, u: Array, term: NDArray[np.intp]) -> Array:
+    """Losses (B, n) in nats at phi (B, p) for u (m, n) or (B, m, n)."""
+    k = int(term[-1]) + 1
+    power = _by_term(exponents(phi, term)[:, :, None] * u, term)
+    return np.asarray(np.matmul(phi[:, None, :k], np.exp(-power))[:, 0] + phi[:, -1, None])
+
+
+def _by_term(of_exponents: Array, term: NDArray[np.intp]) -> Array:
+    """Sums (B, k, n) over the exponents of each term, of (B, m, n)."""
+    if term[-1] + 1 == len(term):
+        return of_exponents
+    return np.asarray(np.add.reduceat(of_exponents, np.flatnonzero(np.r_[True, np.diff(term) > 0]), axis=1))
 
 
 def evaluate(
     phi: Array, problem: Problem, delta: float, at: NDArray[np.intp] | None = None
 ) -> tuple[Array, Array, Array]:
-    """Objective (B,), gradient (B, p) and exact Hessian (B, p, p) in phi (B, p), p = 2k+1.
+    """Objective (B,), gradient (B, p) and exact Hessian (B, p, p) in phi (B, p).
 
     The objective is the weighted sum over rows of the Huber loss of log L_observed − log L_predicted. `at` says which of the
     problem's starts the B are.
     """
-    b, p = phi.shape
-    k, n = p // 2, problem.rows
+    term_of = problem.of_term
+    (b, p), n, k, m = phi.shape, problem.rows, int(term_of[-1]) + 1, len(term_of)
     at = np.arange(b) if at is None else at
-    value, gradient, hessian, bend = np.zeros(b), np.zeros((b, p)), np.zeros((b, p, p)), np.zeros((b, k))
+    # Pairs of exponents of one term.
+    q, r = np.nonzero(np.triu(term_of[:, None] == term_of))
+    plain = k == m  # each term has one: nothing has to be gathered
+    value, gradient, hessian, bend = np.zeros(b), np.zeros((b, p)), np.zeros((b, p, p)), np.zeros((b, len(q)))
     rows = min(n, BLOCK)
     starts = max(1, BLOCK // rows)
     for some in (slice(i, i + starts) for i in range(0, b, starts)):
-        amplitude, exponent, constant = phi[some, :k], exponents(phi[some]), phi[some, 2 * k :]
+        amplitude, exponent, constant = phi[some, :k], exponents(phi[some], term_of), phi[some, -1:]
         for these in (slice(i, i + rows) for i in range(0, n, rows)):
             u, log_loss, weights = problem.block(at[some], these)
-            power = exponent[:, :, None] * u
+            power = _by_term(exponent[:, :, None] * u, term_of)
             term = np.exp(-power)
             loss = np.matmul(amplitude[:, None, :], term)[:, 0] + constant
             residual = log_loss - np.log(loss)
@@ -146,20 +175,39 @@ def evaluate(
             term *= inverse[:, None]
             np.multiply(term, power, out=jacobian[:, :k])
             jacobian[:, :k] += term
-            by_slope = np.multiply(term, u, out=jacobian[:, k : 2 * k])
-            bend[some] += np.matmul(by_slope * u, slope[..., None])[..., 0]
+            by_slope = np.multiply(term if plain else term[:, term_of], u, out=jacobian[:, k : k + m])
+            bent = by_slope * u if plain else by_slope[:, q] * u[..., r, :]
+            bend[some] += np.matmul(bent, slope[..., None])[..., 0]
             np.negative(by_slope, out=by_slope)
-            jacobian[:, 2 * k] = inverse
+            jacobian[:, -1] = inverse
             gradient[some] -= np.matmul(jacobian, slope[..., None])[..., 0]
             hessian[some] += np.matmul(jacobian * curvature[:, None], jacobian.transpose(0, 2, 1))
-    # L is linear but for A·exp(−(s/A)·u), whose second derivatives are all multiples of u²·exp(−(s/A)·u)/A.
-    alpha, bend = exponents(phi), bend / phi[:, :k]
-    i, j = np.arange(k), np.arange(k, 2 * k)
-    hessian[:, i, i] -= alpha**2 * bend
-    hessian[:, i, j] += alpha * bend
-    hessian[:, j, i] = hessian[:, i, j]
-    hessian[:, j, j] -= bend
+    _bend(hessian, bend, phi, term_of, q, r)
     return value, gradient, hessian
+
+
+def _bend(
+    hessian: Array,
+    bend: Array,
+    phi: Array,
+    term: NDArray[np.intp],
+    q: NDArray[np.intp],
+    r: NDArray[np.intp],
+) -> None:
+    """Add what comes of the bend of L itself to Hessians (B, p, p).
+
+    L is linear but for A·exp(−sum of (s_q/A)·u_q), whose second derivatives are those of its slopes, u_q·u_r·exp(…)/A, once or
+    twice times an exponent: `bend` (B, pairs q <= r of one term) holds their sums over rows, times A.
+    """
+    k, alpha = int(term[-1]) + 1, exponents(phi, term)
+    bend = bend / phi[:, term[q]]
+    for i, (one, other) in enumerate(zip(q.tolist(), r.tolist(), strict=True)):
+        for a, b in {(one, other), (other, one)}:
+            j = int(term[a])
+            hessian[:, k + a, k + b] -= bend[:, i]
+            hessian[:, j, k + a] += alpha[:, b] * bend[:, i]
+            hessian[:, k + a, j] += alpha[:, b] * bend[:, i]
+            hessian[:, j, j] -= alpha[:, a] * alpha[:, b] * bend[:, i]
 
 
 def minimize(
@@ -170,7 +218,7 @@ def minimize(
     tolerance: float = TOLERANCE,
     fixed: Array | None = None,
 ) -> Minima:
-    """Local minima from the starts phi (B, 2k+1), with delta lowered in stages from `first_delta` to the wanted one.
+    """Local minima from the starts phi (B, p), with delta lowered in stages from `first_delta` to the wanted one.
 
     Starts that meet go on as one, since their ways from there are the same; the result lists them all. `fixed` as in
     :func:`levenberg`.
@@ -179,7 +227,7 @@ def minimize(
     while stage > 1.01 * delta:
         phi = levenberg(phi, problem, stage, STAGE_TOLERANCE, STAGE_STEPS, fixed).phi
         if problem.shared and len(phi) > 1 and fixed is None:
-            first, met = _met(np.log(predict(phi, problem.u)), SAME_START * stage)
+            first, met = _met(np.log(predict(phi, problem.u, problem.of_term)), SAME_START * stage)
             phi, way = phi[first], met[way]
         stage *= DELTA_RATIO
     found = levenberg(phi, problem, delta, tolerance, fixed=fixed)
@@ -208,14 +256,14 @@ def levenberg(
 ) -> Minima:
     """Damped Newton steps within the bounds, every start at its own damping, until each predicts no further decrease.
 
-    `fixed` (B, k+1) holds exponents, and E, where they are not to change; NaN elsewhere.
+    `fixed` (B, m+1) holds exponents, and E, where they are not to change; NaN elsewhere.
     """
-    b, p = phi.shape
-    k = p // 2
-    fixed = np.full((b, k + 1), np.nan) if fixed is None else fixed
-    phi = _within_bounds(phi, fixed)
+    b, term = len(phi), problem.of_term
+    k, m = int(term[-1]) + 1, len(term)
+    fixed = np.full((b, m + 1), np.nan) if fixed is None else fixed
+    phi = _within_bounds(phi, fixed, term)
     value, gradient, hessian = evaluate(phi, problem, delta)
-    model = _Model(phi, gradient, hessian, fixed)
+    model = _Model(phi, gradient, hessian, fixed, term)
     lowest_curvature = model.lowest.copy()
     damping, active = np.full(b, DAMPING_FIRST), np.arange(b)
     for _ in range(max_steps):
@@ -223,7 +271,7 @@ def levenberg(
         short = model.lowest + damping <= 1e-12
         damping = np.where(short, np.maximum(-1.1 * model.lowest + 1e-6, 4 * damping), damping)
         step = model.step(damping)
-        trial = _within_bounds(phi[active] + step, fixed[active], phi[active])
+        trial = _within_bounds(phi[active] + step, model.tie, term, phi[active])
         predicted = model.decrease(trial - phi[active])
         trial_value, trial_gradient, trial_hessian = evaluate(trial, problem, delta, active)
         decrease = value[active] - trial_value
@@ -238,48 +286,83 @@ def levenberg(
         gradient[at], hessian[at] = trial_gradient[accepted], trial_hessian[accepted]
         if done.any():
             last = active[done]
-            lowest_curvature[last] = _Model(phi[last], gradient[last], hessian[last], fixed[last]).lowest
+            lowest_curvature[last] = _Model(phi[last], gradient[last], hessian[last], fixed[last], term).lowest
         active, damping = active[~done], damping[~done]
         if not len(active):
             break
-        model = _Model(phi[active], gradient[active], hessian[active], fixed[active])
+        model = _Model(phi[active], gradient[active], hessian[active], fixed[active], term)
     else:
         lowest_curvature[active] = model.lowest
-    free = _Model.tied(phi, gradient, fixed)[1]
-    by_log = phi[:, :k] * free[:, :k] + phi[:, k : 2 * k] * free[:, k : 2 * k]
-    by_exponent = phi[:, :k] * free[:, k : 2 * k]
-    return Minima(phi, value, np.c_[by_exponent, by_log, free[:, 2 * k]], lowest_curvature)
+    free = _Tied.at(phi, gradient, fixed, term).gradient
+    by_log = phi[:, :k] * free[:, :k]
+    for j in range(k):
+        by_log[:, j] += (phi[:, k : k + m] * free[:, k : k + m])[:, term == j].sum(1)
+    by_exponent = phi[:, term] * free[:, k : k + m]
+    return Minima(phi, value, np.c_[by_exponent, by_log, free[:, -1]], lowest_curvature)
 
 
-def _within_bounds(phi: Array, fixed: Array, before: Array | None = None) -> Array:
-    """phi with A within reach of `before`, exponents and E within their bounds or at their fixed values."""
-    k = phi.shape[1] // 2
+def _within_bounds(phi: Array, fixed: Array, term: NDArray[np.intp], before: Array | None = None) -> Array:
+    """phi with A within reach of `before`, exponents and E within their bounds or, where `fixed` (B, m+1) is not NaN, at it."""
+    k, m = int(term[-1]) + 1, len(term)
     amplitude = phi[:, :k]
     if before is not None:
         amplitude = np.clip(amplitude, before[:, :k] / LARGEST_FACTOR, before[:, :k] * LARGEST_FACTOR)
         amplitude = np.maximum(amplitude, NEGLIGIBLE)
-    low, high = (bound * amplitude for bound in EXPONENT_BOUNDS)
-    slope = np.where(np.isnan(fixed[:, :k]), np.clip(phi[:, k : 2 * k], low, high), fixed[:, :k] * amplitude)
-    constant = np.where(np.isnan(fixed[:, k]), np.maximum(phi[:, 2 * k], 0), fixed[:, k])
+    low, high = (bound * amplitude[:, term] for bound in exponent_bounds(term))
+    slope = np.clip(phi[:, k : k + m], low, high)
+    slope = np.where(np.isnan(fixed[:, :m]), slope, fixed[:, :m] * amplitude[:, term])
+    constant = np.where(np.isnan(fixed[:, m]), np.maximum(phi[:, -1], 0), fixed[:, m])
     return np.c_[amplitude, slope, constant]
 
 
-class _Model:
-    """Quadratic model at each phi in the free parameters, scaled by the Hessian's diagonal and diagonalised.
+@dataclass(frozen=True)
+class _Tied:
+    """Which parameters are free at each phi, and the gradient (B, p) along them.
 
-    Where an exponent is at a bound that the objective pushes against, or fixed, s_j follows A_j.
+    Where an exponent is at a bound that the objective pushes against, or fixed, s_q follows A_j: `tie` (B, m+1) holds such
+    exponents, and E where it does not move; NaN elsewhere. `held` (B, p) parameters have no step of their own.
     """
 
-    def __init__(self, phi: Array, gradient: Array, hessian: Array, fixed: Array) -> None:
-        k, p = phi.shape[1] // 2, phi.shape[1]
-        self.tie, self.gradient, held = self.tied(phi, gradient, fixed)
-        hessian = hessian.copy()
-        tie, i, j = np.where(held[:, k : 2 * k], self.tie, 0.0), np.arange(k), np.arange(k, 2 * k)
-        hessian[:, i] += tie[:, :, None] * hessian[:, j]
-        hessian[:, :, i] += tie[:, None, :] * hessian[:, :, j]
+    tie: Array
+    gradient: Array
+    held: NDArray[np.bool_]
+
+    @classmethod
+    def at(cls, phi: Array, gradient: Array, fixed: Array, term: NDArray[np.intp]) -> _Tied:
+        k, m = int(term[-1]) + 1, len(term)
+        amplitude, slope, by_slope = phi[:, term], phi[:, k : k + m], gradient[:, k : k + m]
+        low, high = exponent_bounds(term)
+        near = AT_BOUND * HIGHEST_EXPONENT * amplitude
+        tie = np.where((slope <= low * amplitude + near) & (by_slope > 0), low, np.nan)
+        tie = np.where((slope >= high * amplitude - near) & (by_slope < 0), high, tie)
+        tie = np.where(np.isnan(fixed[:, :m]), tie, fixed[:, :m])
+        held = np.zeros(phi.shape, dtype=bool)
+        held[:, k : k + m] = ~np.isnan(tie)
+        at_zero = (phi[:, -1] <= 0) & (gradient[:, -1] > 0)
+        constant = np.where(np.isnan(fixed[:, m]), np.where(at_zero, 0.0, np.nan), fixed[:, m])
+        held[:, -1] = ~np.isnan(constant)
+        gradient = gradient.copy()
+        for q, j in enumerate(term.tolist()):
+            gradient[:, j] += np.where(np.isnan(tie[:, q]), 0, tie[:, q] * by_slope[:, q])
+        held[:, :k] = (phi[:, :k] <= NEGLIGIBLE) & (gradient[:, :k] > 0)
+        gradient[held] = 0
+        return cls(np.c_[tie, constant], gradient, held)
+
+
+class _Model:
+    """Quadratic model at each phi in the free parameters, scaled by the Hessian's diagonal and diagonalised."""
+
+    def __init__(self, phi: Array, gradient: Array, hessian: Array, fixed: Array, term: NDArray[np.intp]) -> None:
+        (b, p), k, m = phi.shape, int(term[-1]) + 1, len(term)
+        tied = _Tied.at(phi, gradient, fixed, term)
+        self.tie, self.gradient, held = tied.tie, tied.gradient, tied.held
+        # A step of A_j takes those of its s_q along that are tied to it.
+        along = np.tile(np.eye(p), (b, 1, 1))
+        along[:, term, np.arange(k, k + m)] = np.where(held[:, k : k + m], np.nan_to_num(self.tie[:, :m]), 0.0)
+        hessian = along @ hessian @ along.transpose(0, 2, 1)
         hessian[held[:, :, None] | held[:, None, :]] = 0
         # Curvatures compare in natural units: A and s in those of A, E in those of the loss.
-        unit = np.c_[phi[:, :k], phi[:, :k], phi[:, :k].sum(1) + phi[:, 2 * k]]
+        unit = np.c_[phi[:, :k], phi[:, term], phi[:, :k].sum(1) + phi[:, -1]]
         diagonal = np.abs(np.diagonal(hessian, axis1=1, axis2=2)) * unit**2
         diagonal = np.maximum(diagonal, SMALLEST_CURVATURE * diagonal.max(1, keepdims=True)) + 1e-300
         self.hessian, self.held, self.scale = hessian, held, unit / np.sqrt(diagonal)
@@ -288,30 +371,12 @@ class _Model:
         scaled[:, every, every] += held  # a held parameter has no step, whatever its curvature
         self.eigenvalues, self.eigenvectors = np.linalg.eigh(scaled)
 
-    @staticmethod
-    def tied(phi: Array, gradient: Array, fixed: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Exponents that are held (B, k), the gradient of the free parameters and which are held (B, p)."""
-        k = phi.shape[1] // 2
-        amplitude, slope, by_slope = phi[:, :k], phi[:, k : 2 * k], gradient[:, k : 2 * k]
-        low, high = EXPONENT_BOUNDS
-        tie = np.where((slope <= low * amplitude) & (by_slope > 0), low, np.nan)
-        tie = np.where((slope >= high * amplitude) & (by_slope < 0), high, tie)
-        tie = np.where(np.isnan(fixed[:, :k]), tie, fixed[:, :k])
-        held = np.zeros(phi.shape, dtype=bool)
-        held[:, k : 2 * k] = ~np.isnan(tie)
-        held[:, 2 * k] = ~np.isnan(fixed[:, k]) | ((phi[:, 2 * k] <= 0) & (gradient[:, 2 * k] > 0))
-        gradient = gradient.copy()
-        gradient[:, :k] += np.where(np.isnan(tie), 0, tie * by_slope)
-        held[:, :k] = (amplitude <= NEGLIGIBLE) & (gradient[:, :k] > 0)
-        gradient[held] = 0
-        return tie, gradient, held
-
     @property
     def lowest(self) -> Array:
         return np.asarray(self.eigenvalues[:, 0])
 
     def step(self, damping: Array) -> Array:
-        """Step (B, p); that of a tied s_j is left to the bounds."""
+        """Step (B, p); that of a tied s_q is left to :func:`_within_bounds`."""
         rotated = np.einsum("bpi,bp->bi", self.eigenvectors, self.gradient * self.scale)
         rotated /= self.eigenvalues + damping[:, None]
         return np.asarray(-np.einsum("bpi,bi->bp", self.eigenvectors, rotated) * self.scale)

@@ -1,4 +1,8 @@
-"""The one law class: L = E + sum of A_j / x_j^alpha_j, with its predictions and, for (params, tokens), its allocation."""
+"""The one law class: E plus terms, each a coefficient over a product of powers, with its predictions and closed-form optimum.
+
+A term is written as its factors: `params` stands for A / params^alpha, `tokens*params` for A / (tokens^alpha · params^beta), in
+which beta is negative where more parameters make data worth less.
+"""
 
 from __future__ import annotations
 
@@ -14,34 +18,55 @@ from gemstones.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+# Covariates that the shape and the length of a run give; others may be fitted, but no budget is divided by them.
 ROLES = ("params", "tokens", "width", "depth")
+Exponents = float | tuple[float, ...]
 # Training FLOPs per parameter and token, forward and backward (Kaplan et al.; Hoffmann et al., section 3.3).
 FLOPS_PER_PARAM_TOKEN = 6
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """Closed-form optimum of a (params, tokens) law under C = 6·N·T (Hoffmann et al., Eq. 4).
+    """Closed-form optimum under C = 6·N·T of a law E + A/N^alpha + D·N^kappa/T^zeta.
 
-    N*(C) = G·(C/6)^a and T*(C) = (C/6)^b / G, with a = beta/(alpha + beta), b = 1 − a. Of many laws at once, `log_g` and `a` are
-    arrays that broadcast with the budgets; not-a-number where an exponent is not positive.
+    N*(C) = G·(C/6)^a and T*(C) = (C/6)^b / G, with a = zeta/(alpha + zeta + kappa), b = 1 − a; without an interaction (kappa = 0)
+    these are Hoffmann et al., Eq. 4. Of many laws at once, `log_g` and `a` are arrays that broadcast with the budgets;
+    not-a-number where the optimum is at an end: alpha, zeta or zeta + kappa is not positive.
     """
 
     log_g: Any
     a: Any
 
     @classmethod
-    def of(cls, alpha: ArrayLike, log_a: ArrayLike, beta: ArrayLike, log_b: ArrayLike) -> Allocation:
-        """The optimum of E + exp(log_a)/N^alpha + exp(log_b)/T^beta, of one law or of arrays of them."""
-        alpha, beta = (np.where(np.asarray(exponent) > 0, exponent, np.nan) for exponent in (alpha, beta))
-        log_ratio = np.log(alpha) - np.log(beta) + np.subtract(log_a, log_b)
-        return cls(log_ratio / (alpha + beta), beta / (alpha + beta))
+    def of(
+        cls, alpha: ArrayLike, log_a: ArrayLike, zeta: ArrayLike, log_d: ArrayLike, kappa: ArrayLike = 0.0
+    ) -> Allocation:
+        """The optimum of one law or of arrays of them, with natural logs of A and D."""
+        alpha, zeta = (np.where(np.asarray(exponent) > 0, exponent, np.nan) for exponent in (alpha, zeta))
+        both = zeta + np.asarray(kappa)
+        both = np.where(both > 0, both, np.nan)
+        log_ratio = np.log(alpha) - np.log(both) + np.subtract(log_a, log_d)
+        return cls(log_ratio / (alpha + both), zeta / (alpha + both))
 
     @classmethod
-    def of_laws(cls, table: pd.DataFrame) -> Allocation:
-        """The optima (B, 1) of a table of (params, tokens) laws (:func:`gemstones.laws.resampling.resample`)."""
-        names = [f"{part}_{role}" for role in ("params", "tokens") for part in ("exponent", "log_coefficient")]
-        return cls.of(*(table[[name]].to_numpy(float) for name in names))
+    def of_laws(cls, table: pd.DataFrame, covariates: Sequence[str]) -> Allocation:
+        """The optima (B, 1) of a table of laws (:func:`gemstones.laws.resampling.resample`) with these covariates."""
+        pair = _size_and_data(covariates)
+        assert pair is not None
+        size, data = pair
+
+        def column(name: str) -> NDArray[np.float64]:
+            return table[[name]].to_numpy(float)
+
+        names = dict(zip(factors(data), exponent_names([data]), strict=True))
+        kappa = -column(names["params"]) if "params" in names else 0.0
+        return cls.of(
+            column(f"exponent_{size}"),
+            column(f"log_coefficient_{size}"),
+            column(names["tokens"]),
+            column(f"log_coefficient_{data}"),
+            kappa,
+        )
 
     def params(self, flops: ArrayLike) -> NDArray[np.float64]:
         """N* at budgets in FLOPs, in the law's own parameter count."""
@@ -64,36 +89,62 @@ class Allocation:
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """L = E + sum over j of exp(c_j − alpha_j · log x_j), in nats per token.
+    """L = E + sum over terms j of exp(c_j − sum over its factors i of alpha_ji · log x_i), in nats per token.
 
     Attributes
     ----------
-    covariates : roles of the x_j, in order: params, tokens, width, depth.
-    exponents : alpha_j, in the order of `covariates`.
+    covariates : terms as written, in order: a role (params, tokens, width, depth) or another column, or a product of them.
+    exponents : alpha, in the order of `covariates`: a number, or for a product one for each factor. They are of 1/x.
     log_coefficients : c_j = log A_j (natural), in the order of `covariates`.
     irreducible_loss : E, in nats per token.
     param_count : column of the losses table that the role `params` stands for.
     """
 
     covariates: tuple[str, ...]
-    exponents: tuple[float, ...]
+    exponents: tuple[Exponents, ...]
     log_coefficients: tuple[float, ...]
     irreducible_loss: float
     param_count: str = "params"
 
     def __post_init__(self) -> None:
-        check_covariates(self.covariates)
+        object.__setattr__(self, "covariates", written(self.covariates))
         if not len(self.covariates) == len(self.exponents) == len(self.log_coefficients):
             raise UserError(f"law of {', '.join(self.covariates)}: wants one exponent and one coefficient for each")
+        nested = tuple(tuple(each) if isinstance(each, list | tuple) else each for each in self.exponents)
+        object.__setattr__(self, "exponents", nested)
+        for term, each in zip(self.covariates, nested, strict=True):
+            many = len(each) if isinstance(each, tuple) else 1
+            if many != len(factors(term)):
+                raise UserError(
+                    f"law of {', '.join(self.covariates)}: {many} exponents for {term}; wanted: {len(factors(term))}"
+                )
 
     @property
     def n_parameters(self) -> int:
-        """Fitted numbers: an exponent and a coefficient for each covariate, and E."""
-        return 2 * len(self.covariates) + 1
+        """Fitted numbers: the exponents, a coefficient for each term, and E."""
+        return n_parameters(self.covariates)
+
+    @property
+    def terms(self) -> tuple[dict[str, float], ...]:
+        """Exponents of each term by its factors."""
+        return tuple(
+            dict(zip(factors(term), each if isinstance(each, tuple) else (each,), strict=True))
+            for term, each in zip(self.covariates, self.exponents, strict=True)
+        )
+
+    @property
+    def flat_exponents(self) -> tuple[float, ...]:
+        """All exponents, in the order of :func:`exponent_names`."""
+        return tuple(exponent for term in self.terms for exponent in term.values())
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What the law depends on, each once."""
+        return roles(self.covariates)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the losses table that hold the covariates."""
+        """Columns of the losses table that hold them."""
         return covariate_columns(self.covariates, self.param_count)
 
     def predict(self, table: pd.DataFrame | Mapping[str, ArrayLike]) -> NDArray[np.float64]:
@@ -109,15 +160,36 @@ class PowerLaw:
             If a column is missing.
         """
         loss = np.asarray(self.irreducible_loss, dtype=float)
-        columns = [_column(table, name, "table to predict from") for name in self.columns]
-        for x, exponent, log_coefficient in zip(columns, self.exponents, self.log_coefficients, strict=True):
-            loss = loss + np.exp(log_coefficient - exponent * np.log(x))
+        log_x = {
+            role: np.log(_column(table, name, "table to predict from"))
+            for role, name in zip(self.roles, self.columns, strict=True)
+        }
+        for term, log_coefficient in zip(self.terms, self.log_coefficients, strict=True):
+            power = sum(exponent * log_x[role] for role, exponent in term.items())
+            loss = loss + np.exp(log_coefficient - power)
         return loss
+
+    def no_optimum(self) -> str | None:
+        """Why the law prescribes nothing on a budget; None where it does."""
+        described = f"a law of {', '.join(self.covariates)}"
+        unknown = [role for role in self.roles if role not in ROLES]
+        if unknown:
+            return f"{described} has no optimum on a budget: a shape and its tokens do not give {', '.join(unknown)}"
+        falls = [term.get("tokens", 0.0) for term in self.terms]
+        of_size = [exponent for term in self.terms for role, exponent in term.items() if role != "tokens"]
+        if min(falls) < 0 or max(falls) <= 0 or max(of_size, default=0.0) <= 0:
+            numbers = ", ".join(f"{exponent:.3g}" for exponent in self.flat_exponents)
+            return (
+                f"{described} with exponents {numbers} has no optimum on a budget: the loss must fall with tokens and "
+                "with the model's size"
+            )
+        return None
 
     @property
     def slope(self) -> float | None:
-        """a = beta/(alpha + beta) of a (params, tokens) law, by which N* grows with C; None for other laws."""
-        return None if self._params_and_tokens() is None else self.allocation().a
+        """a of N* ∝ C^a of a law of params and tokens, also with tokens*params; None for other laws and where it has none."""
+        allocation = self._allocation()
+        return None if allocation is None else float(allocation.a)
 
     def allocation(self) -> Allocation:
         """Closed-form optimum under C = 6·N·T.
@@ -125,35 +197,96 @@ class PowerLaw:
         Raises
         ------
         UserError
-            If the law's covariates are not exactly params and tokens, or an exponent is zero.
+            If the law is none of params and tokens (or tokens*params), or the optimum is at an end.
         """
-        pair = self._params_and_tokens()
-        if pair is None:
+        found = self._allocation()
+        if found is None:
             raise UserError(
-                f"law of {', '.join(self.covariates)}: the closed form needs params and tokens, each with an exponent > 0"
+                f"law of {', '.join(self.covariates)}: the closed form needs params and tokens or tokens*params, each with "
+                "an exponent > 0"
             )
-        found = Allocation.of(*pair[0], *pair[1])
         return Allocation(float(found.log_g), float(found.a))
 
-    def _params_and_tokens(self) -> tuple[tuple[float, float], tuple[float, float]] | None:
-        terms = dict(zip(self.covariates, zip(self.exponents, self.log_coefficients, strict=True), strict=True))
-        if set(terms) != {"params", "tokens"} or min(self.exponents) <= 0:
+    def _allocation(self) -> Allocation | None:
+        pair = _size_and_data(self.covariates)
+        if pair is None:
             return None
-        return terms["params"], terms["tokens"]
+        size, data = (self.covariates.index(term) for term in pair)
+        of_data = self.terms[data]
+        kappa = -of_data.get("params", 0.0)
+        c = self.log_coefficients
+        found = Allocation.of(self.terms[size]["params"], c[size], of_data["tokens"], c[data], kappa)
+        return found if np.isfinite(found.a) and np.isfinite(found.log_g) else None
 
 
-def check_covariates(covariates: Sequence[str]) -> None:
-    """Raise UserError unless `covariates` are roles, each at most once."""
-    unknown = [name for name in covariates if name and name not in ROLES]
-    if unknown:
-        raise UserError(f"unknown covariate '{unknown[0]}'; choose from {', '.join(ROLES)}")
-    if not covariates or not all(covariates) or len(set(covariates)) < len(covariates):
-        raise UserError(f"covariates '{', '.join(covariates)}': name at least one, each once, of {', '.join(ROLES)}")
+def factors(term: str) -> tuple[str, ...]:
+    """Covariates of a term, which are joined by `*`."""
+    return tuple(factor.strip() for factor in term.split("*"))
+
+
+def written(covariates: Sequence[str]) -> tuple[str, ...]:
+    """Terms without blanks.
+
+    Raises
+    ------
+    UserError
+        If there is none, one is empty, or two are of the same factors.
+    """
+    terms = [factors(term) for term in covariates]
+    told = ", ".join(covariates)
+    if not terms or not all(factor for term in terms for factor in term):
+        raise UserError(
+            f"covariates '{told}': name at least one column, such as params, tokens, width, depth, or a product of them, "
+            "such as tokens*params"
+        )
+    for term in terms:
+        if len(set(term)) < len(term):
+            raise UserError(f"covariates '{told}': {'*'.join(term)} has a factor twice; each factor has one exponent")
+    if len({frozenset(term) for term in terms}) < len(terms):
+        raise UserError(f"covariates '{told}': two terms are of the same factors; name each once")
+    return tuple("*".join(term) for term in terms)
+
+
+def roles(covariates: Sequence[str]) -> tuple[str, ...]:
+    """What terms depend on, each once, in the order of their first appearance."""
+    return tuple(dict.fromkeys(factor for term in covariates for factor in factors(term)))
 
 
 def covariate_columns(covariates: Sequence[str], param_count: str) -> tuple[str, ...]:
-    """Columns of the losses table for roles: the role params is read from the column `param_count`."""
-    return tuple(param_count if role == "params" else role for role in covariates)
+    """Columns of the losses table for :func:`roles`: the role params is read from the column `param_count`."""
+    return tuple(param_count if role == "params" else role for role in roles(covariates))
+
+
+def exponent_names(covariates: Sequence[str]) -> list[str]:
+    """Names of a law's exponents: exponent_<role>, and exponent_<role>_in_<term> for the factors of products."""
+    return [
+        f"exponent_{factor}" if len(factors(term)) == 1 else f"exponent_{factor}_in_{term}"
+        for term in covariates
+        for factor in factors(term)
+    ]
+
+
+def term_numbers(covariates: Sequence[str]) -> NDArray[np.intp]:
+    """The term, by its place, that each of the exponents (m,) belongs to."""
+    return np.repeat(np.arange(len(covariates)), [len(factors(term)) for term in covariates])
+
+
+def n_parameters(covariates: Sequence[str]) -> int:
+    """Numbers that a law of these terms has: exponents, coefficients, and E."""
+    return len(exponent_names(covariates)) + len(covariates) + 1
+
+
+def has_closed_form(covariates: Sequence[str]) -> bool:
+    """Whether a law's optimum follows from its parameters alone, under C = 6·N·T."""
+    return _size_and_data(covariates) is not None
+
+
+def _size_and_data(covariates: Sequence[str]) -> tuple[str, str] | None:
+    """The terms of a law whose optimum has a closed form: of params, and of tokens or of tokens and params."""
+    if len(covariates) != 2 or "params" not in covariates:
+        return None
+    data = next(term for term in covariates if term != "params")
+    return ("params", data) if {"tokens"} <= set(factors(data)) <= {"tokens", "params"} else None
 
 
 def positive_columns(table: pd.DataFrame, columns: Sequence[str], source: str) -> NDArray[np.float64]:

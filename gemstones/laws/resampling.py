@@ -28,6 +28,7 @@ from gemstones.files import write_with
 from gemstones.laws.fit import STARTS, HuberFit, columns_of, laws_of, phi_of, problem_of
 from gemstones.laws.hull import FEWEST_POINTS, QUANTITIES, HullFit, hull_columns, line_through, lower_hull
 from gemstones.laws.minimize import STAGE_TOLERANCE, Problem, exponents, minimize, predict
+from gemstones.laws.power_law import exponent_names
 from gemstones.laws.rows import Rows, read_rows
 from gemstones.laws.starts import screened_starts
 from gemstones.study import Bootstrap
@@ -45,7 +46,7 @@ BATCH = 4_000_000
 FIRST_DELTA, PROBE_DELTA = 100.0, 10.0
 # Predicted relative decrease at which a resample has converged: far below the spread of its parameters.
 TOLERANCE = 1e-10
-# A resample is fitted again from a law of another basin (an exponent differs by this much in log(1 + alpha)) that fits its
+# A resample is fitted again from a law of another basin (an exponent differs by this much in arsinh(alpha)) that fits its
 # rows nearly as well, among the ends of its chunk, and of the starts of every 64th of it.
 OTHER_BASIN, WORTH_A_TRY, SCOUT_EVERY = 0.3, 1.03, 64
 # Fewer runs are not resampled: their intervals are too narrow (docs/intervals.md).
@@ -74,7 +75,8 @@ def resample(
 
     Returns
     -------
-    One row a resample: `unit`, and the law: exponent_<role>, log_coefficient_<role>, irreducible_loss, objective; of a hull
+    One row a resample: `unit`, and the law: its exponents (:func:`~gemstones.laws.power_law.exponent_names`),
+    log_coefficient_<term>, irreducible_loss, objective; of a hull
     slope_<quantity>, intercept_<quantity>, not-a-number where a resample's hull has too few points for a line. No row at all if
     there are fewer than five runs, or no more rows than the law has parameters.
     """
@@ -120,10 +122,10 @@ def names_of(fit: HuberFit | HullFit) -> list[str]:
     """Columns of a law in the table of resamples."""
     if isinstance(fit, HullFit):
         return [f"{part}_{quantity}" for quantity in QUANTITIES for part in ("slope", "intercept")]
-    roles = fit.law.covariates
+    terms = fit.law.covariates
     return [
-        *(f"exponent_{role}" for role in roles),
-        *(f"log_coefficient_{role}" for role in roles),
+        *exponent_names(terms),
+        *(f"log_coefficient_{term}" for term in terms),
         "irreducible_loss",
         "objective",
     ]
@@ -191,7 +193,7 @@ class _HuberRefit:
         return number * generator.dirichlet(np.ones(number), size)
 
     def __call__(self, weights: Array) -> Array:
-        problem, centre = problem_of(self.rows, self.fit.overestimate_penalty)
+        problem, centre = problem_of(self.rows, self.fit.law.covariates, self.fit.overestimate_penalty)
         start = phi_of(self.fit.law, centre)
         phi, value = self._polish(problem, weights, np.repeat(start, len(weights), 0), FIRST_DELTA)
         # Few resamples have their lowest minimum in another basin than the fit. Some end there by themselves, and starts of
@@ -199,13 +201,13 @@ class _HuberRefit:
         ends = np.concatenate([phi, *(self._scout(problem, some) for some in weights[::SCOUT_EVERY])])
         at_ends = self._objectives(problem, ends, self.fit.huber_delta * PROBE_DELTA) @ weights.T
         own = at_ends[np.arange(len(phi)), np.arange(len(phi))]
-        basins, basin = np.log1p(exponents(ends)), np.log1p(exponents(phi))
+        basins, basin = (np.arcsinh(exponents(each, problem.of_term)) for each in (ends, phi))
         at_ends[np.abs(basins[:, None] - basin[None]).max(-1) < OTHER_BASIN] = np.inf
         going = np.flatnonzero(at_ends.min(0) < WORTH_A_TRY * own)
         second, lower = self._polish(problem, weights[going], ends[at_ends.argmin(0)[going]], PROBE_DELTA)
         better = lower < value[going]
         phi[going[better]], value[going[better]] = second[better], lower[better]
-        return np.c_[laws_of(phi, centre), value]
+        return np.c_[laws_of(phi, centre, problem.of_term), value]
 
     def _scout(self, problem: Problem, weights: Array) -> Array:
         """Minima (starts, p) of one resample from screened starts."""
@@ -234,7 +236,7 @@ class _HuberRefit:
         total = np.zeros((len(phi), int(self.units.max()) + 1))
         size = max(1, BATCH // len(phi))
         for rows in (slice(i, i + size) for i in range(0, problem.rows, size)):
-            residual = problem.log_loss[rows] - np.log(predict(phi, problem.u[:, rows]))
+            residual = problem.log_loss[rows] - np.log(predict(phi, problem.u[:, rows], problem.of_term))
             inside = np.clip(residual, -delta, delta)
             huber = inside * (residual - 0.5 * inside)
             huber *= np.where(residual < 0, problem.overestimate_penalty, 1.0)

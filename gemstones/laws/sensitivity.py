@@ -6,7 +6,7 @@ import pandas as pd
 
 from gemstones.errors import UserError
 from gemstones.laws import HullFit, fit
-from gemstones.laws.power_law import ROLES
+from gemstones.laws.power_law import ROLES, exponent_names
 from gemstones.losses.columns import KEY
 from gemstones.losses.selections import select
 from gemstones.study import Approach1, Approach3, Study
@@ -70,6 +70,6 @@ def _numbers(spec: Approach1 | Approach3, rows: pd.DataFrame, seed: int) -> dict
     if isinstance(fitted, HullFit):
         return {"slope": fitted.lines["params"].slope, "hull_size": fitted.hull_size}
     law = fitted.law
-    exponents = {f"exponent_{role}": exponent for role, exponent in zip(law.covariates, law.exponents, strict=True)}
+    exponents = dict(zip(exponent_names(law.covariates), law.flat_exponents, strict=True))
     per_row = fitted.objective / fitted.n_rows
     return {"slope": law.slope, "irreducible_loss": law.irreducible_loss, **exponents, "objective_per_row": per_row}

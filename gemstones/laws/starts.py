@@ -1,4 +1,4 @@
-"""Starts for the fit: a screened grid of exponents, since the law is linear in its coefficients once those are given."""
+"""Starts for the fit: screened exponents, since the law is linear in its coefficients once those are given."""
 
 from __future__ import annotations
 
@@ -10,39 +10,47 @@ from gemstones.laws.minimize import BLOCK, Problem, from_exponents
 Array = NDArray[np.float64]
 
 EXPONENT_GRID = (0.02, 2.5)
-# Grid values per exponent, by number of covariates.
+# Grid values per exponent of a term of its own, by number of terms; fewer for the factors of a product.
 GRID_SIZE = {1: 40, 2: 40, 3: 16, 4: 10}
-# Starts are drawn from this many best grid points, so that they differ.
+SMALLEST_GRID, PRODUCT_GRID = 6, 6
+# Exponents of a product's further factors, which may be negative.
+FACTOR_GRID = (-0.6, 0.6)
+# Tuples of exponents that are looked at: all, or so many of them at random.
+SCREENED_TUPLES = 12_000
+# Starts are drawn from this many best tuples, so that they differ.
 SCREENED = 160
 # A coefficient that least squares makes negative starts at this share of the mean loss instead.
 SMALLEST_SHARE = 1e-6
 
 
 def screened_starts(problem: Problem, count: int, generator: np.random.Generator) -> Array:
-    """Best grid point and `count` − 1 others, drawn from the best 160.
+    """Best tuple of exponents of a grid and `count` − 1 others, drawn from the best 160.
 
     For each tuple of exponents, (A_1 … A_k, E) minimise the weighted sum of squared relative residuals. All tuples share one
     table of inner products, so a tuple costs one (k+1)-dimensional solve, whatever the number of rows.
 
     Returns
     -------
-    (count, 2k+1) phi of :mod:`gemstones.laws.minimize`; fewer where the grid has fewer points.
+    (count, p) phi of :mod:`gemstones.laws.minimize`; fewer where the grid has fewer points.
     """
-    k, n = problem.u.shape
-    grid = np.linspace(*EXPONENT_GRID, GRID_SIZE[k])
+    term, n = problem.of_term, problem.rows
+    k = int(term[-1]) + 1
+    grids = [grid(problem, j) for j in range(k)]
+    sizes = np.array([len(each) for each in grids])
+    first = np.cumsum(sizes) - sizes
     loss = np.exp(problem.log_loss)
     root = np.ones(n) if problem.weights is None else np.sqrt(problem.weights)
-    products, target = np.zeros(2 * [k * len(grid) + 1]), np.zeros(k * len(grid) + 1)
+    products, target = np.zeros(2 * [int(sizes.sum()) + 1]), np.zeros(int(sizes.sum()) + 1)
     for rows in (slice(i, i + BLOCK) for i in range(0, n, BLOCK)):
-        basis = np.exp(-grid[:, None] * problem.u[:, None, rows]).reshape(k * len(grid), -1)
+        basis = np.concatenate([np.exp(-grids[j] @ problem.u[term == j][:, rows]) for j in range(k)])
         basis = np.r_[basis, np.ones((1, basis.shape[1]))] * (root[rows] / loss[rows])
         products += basis @ basis.T
         target += basis @ root[rows]  # the target is 1 in every row: relative residuals
     norm = np.sqrt(np.diag(products))
     products, target = products / norm[:, None] / norm, target / norm
 
-    points = np.stack(np.meshgrid(*[np.arange(len(grid))] * k, indexing="ij"), -1).reshape(-1, k)
-    columns = np.c_[points + len(grid) * np.arange(k), np.full(len(points), k * len(grid))]
+    points = _tuples(sizes, generator)
+    columns = np.c_[points + first, np.full(len(points), sizes.sum())]
     gram = products[columns[:, :, None], columns[:, None, :]]
     j = np.arange(k + 1)
     gram[:, j, j] *= 1 + 1e-10
@@ -55,4 +63,21 @@ def screened_starts(problem: Problem, count: int, generator: np.random.Generator
     chosen = np.r_[best[:1], drawn]
 
     amplitudes = np.maximum(coefficients[chosen] / norm[columns[chosen]], SMALLEST_SHARE * float(loss.mean()))
-    return from_exponents(grid[points[chosen]], np.log(amplitudes[:, :k]), amplitudes[:, k])
+    exponents = np.concatenate([grids[j][points[chosen, j]] for j in range(k)], axis=1)
+    return from_exponents(exponents, np.log(amplitudes[:, :k]), amplitudes[:, k], term)
+
+
+def grid(problem: Problem, j: int) -> Array:
+    """Exponents (size, factors) of the j-th term that are screened."""
+    term = problem.of_term
+    factors, k = int((term == j).sum()), int(term[-1]) + 1
+    own = np.linspace(*EXPONENT_GRID, GRID_SIZE.get(k, SMALLEST_GRID) if factors == 1 else PRODUCT_GRID)
+    axes = [own, *[np.linspace(*FACTOR_GRID, PRODUCT_GRID)] * (factors - 1)]
+    return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
+
+
+def _tuples(sizes: NDArray[np.intp], generator: np.random.Generator) -> NDArray[np.intp]:
+    """Which of each term's exponents a tuple has, (tuples, k)."""
+    if sizes.prod() <= SCREENED_TUPLES:
+        return np.stack([axis.ravel() for axis in np.meshgrid(*map(np.arange, sizes), indexing="ij")], axis=1)
+    return generator.integers(0, sizes, (SCREENED_TUPLES, len(sizes)))

@@ -88,7 +88,7 @@ class Uncertainty:
         found = self.resamples.filter(regex="^(exponent_|irreducible_loss)")
         if self.fit.law.slope is None:
             return found
-        return found.assign(slope=Allocation.of_laws(self.resamples).a[:, 0])
+        return found.assign(slope=Allocation.of_laws(self.resamples, self.fit.law.covariates).a[:, 0])
 
     def warnings(self) -> list[str]:
         """Why there are no intervals, or why they are narrower than they should be, one sentence each."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gemstones.errors import UserError
+from gemstones.faults import choices
 from gemstones.losses.columns import COLUMNS, KEY
 
 if TYPE_CHECKING:
@@ -95,6 +96,16 @@ def check_queries(queries: Mapping[str, str]) -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and node.id not in COLUMNS:
                 raise UserError(f"{key}: unknown column '{node.id}'; choose one of {', '.join(COLUMNS)}")
+
+
+def check_covariates(covariates: Mapping[str, Sequence[str]]) -> None:
+    """Fail early on a law's covariate, by the law's key in the config, that is no number in the losses table: UserError."""
+    known = [name for name, column in COLUMNS.items() if column.dtype != "string" and name != "loss"]
+    for key, terms in covariates.items():
+        for i, term in enumerate(terms):
+            for factor in term.split("*"):
+                if factor not in known:
+                    raise UserError(f"{key}.{i}: unknown covariate '{factor}'; {choices(factor, known)}")
 
 
 def matching(table: pd.DataFrame, query: str, key: str) -> pd.DataFrame:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from gemstones.laws.fit import HuberFit
-from gemstones.laws.power_law import Allocation
+from gemstones.laws.power_law import Allocation, exponent_names
 from gemstones.laws.uncertainty import Uncertainty
 from gemstones.prescriptions.search import Array, Search, real_params
 
@@ -38,42 +40,65 @@ def bands(uncertainty: Uncertainty, search: Search, budgets: Array) -> pd.DataFr
     laws = Laws(uncertainty)
     tables = [_table(uncertainty, "relaxed", budgets, relaxed_optima(laws, search, budgets))]
     if search.law.slope is not None and search.resource == "flops":
-        closed = _closed_form(laws, Allocation.of_laws(uncertainty.resamples), budgets)
+        closed = _closed_form(laws, Allocation.of_laws(uncertainty.resamples, search.law.covariates), budgets)
         tables.append(_table(uncertainty, "closed_form", budgets, closed))
     return pd.concat(tables, ignore_index=True)
 
 
 class Laws:
-    """Exponents and log coefficients (R,) by role, and E (R,), of the resamples."""
+    """The laws (R,) of resamples: terms, each with its log coefficients (R,) and exponents (R,) by factor, and E (R,)."""
 
     def __init__(self, uncertainty: Uncertainty) -> None:
         table = uncertainty.resamples
         assert isinstance(uncertainty.fit, HuberFit)
-        roles = uncertainty.fit.law.covariates
-        self.exponent = {role: table[f"exponent_{role}"].to_numpy(float) for role in roles}
-        self.log_coefficient = {role: table[f"log_coefficient_{role}"].to_numpy(float) for role in roles}
+        law = uncertainty.fit.law
+        names = iter(exponent_names(law.covariates))
+        self.terms = [
+            (
+                table[f"log_coefficient_{term}"].to_numpy(float),
+                {role: table[next(names)].to_numpy(float) for role in each},
+            )
+            for term, each in zip(law.covariates, law.terms, strict=True)
+        ]
         self.constant = table["irreducible_loss"].to_numpy(float)
-        others = [self.exponent[role] for role in roles if role != "tokens"]
+        zero = np.zeros(len(self.constant))
+        falls = np.stack([exponents.get("tokens", zero) for _, exponents in self.terms])
+        of_size = [alpha for _, exponents in self.terms for role, alpha in exponents.items() if role != "tokens"]
         # Without both, the largest model for one token would be the optimum, or the smallest.
-        self.has_optimum = (self.exponent["tokens"] > 0) & (np.max(others, axis=0) > 0)
+        self.has_optimum = (falls.min(0) >= 0) & (falls.max(0) > 0) & (np.max(of_size, axis=0) > 0)
 
-    def term(self, role: str, log_x: Array, some: slice | NDArray[np.intp]) -> Array:
-        """A / x^alpha of some laws (r,) at log x (r or 1, …)."""
-        wide = (slice(None), *[None] * (log_x.ndim - 1))
-        return np.exp(self.log_coefficient[role][some][wide] - self.exponent[role][some][wide] * log_x)
-
-    def size_terms(self, search: Search, width: Array, depth: Array, some: slice | NDArray[np.intp]) -> Array:
-        """Loss of some laws (r,) at shapes (r or 1, …) without the tokens' term."""
-        x = {
-            "width": width,
-            "depth": depth,
-            "params": real_params(width, depth, search.architecture, search.law.param_count),
+    def size(self, search: Search, width: Array, depth: Array, some: slice | NDArray[np.intp]) -> Size:
+        """What some laws (r,) are at shapes (r or 1, …), for any tokens."""
+        log_x = {
+            "width": np.log(width),
+            "depth": np.log(depth),
+            "params": np.log(real_params(width, depth, search.architecture, search.law.param_count)),
         }
         wide = (slice(None), *[None] * (width.ndim - 1))
-        loss = self.constant[some][wide]
-        for role in self.exponent:
-            if role != "tokens":
-                loss = loss + self.term(role, np.log(x[role]), some)
+        fixed, with_tokens = self.constant[some][wide], []
+        for log_coefficient, exponents in self.terms:
+            power = sum(alpha[some][wide] * log_x[role] for role, alpha in exponents.items() if role != "tokens")
+            term = np.exp(log_coefficient[some][wide] - power)
+            if "tokens" in exponents:
+                with_tokens.append((term, exponents["tokens"][some]))
+            else:
+                fixed = fixed + term
+        return Size(fixed, with_tokens)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Loss (r, …) of some laws at shapes but for the terms with tokens, and these terms, each with its exponent (r,) of tokens."""
+
+    fixed: Array
+    with_tokens: list[tuple[Array, Array]]
+
+    def loss(self, log_tokens: Array) -> Array:
+        """Loss (r, …) at log tokens (r or 1, …)."""
+        loss = self.fixed
+        for term, exponent in self.with_tokens:
+            wide = (slice(None), *[None] * (log_tokens.ndim - 1))
+            loss = loss + term * np.exp(-exponent[wide] * log_tokens)
         return loss
 
 
@@ -89,14 +114,13 @@ def relaxed_optima(laws: Laws, search: Search, budgets: Array) -> dict[str, Arra
             fine_w = np.maximum(at_w[some][..., None] + reach_w * np.repeat(window, FINE), least_w)
             fine_d = np.maximum(at_d[some][..., None] + reach_d * np.tile(window, FINE), least_d)
             log_tokens = log_budgets[:, None] - np.log(search.cost_per_token(np.exp(fine_w), np.exp(fine_d)))
-            loss = laws.size_terms(search, np.exp(fine_w), np.exp(fine_d), some) + laws.term("tokens", log_tokens, some)
+            loss = laws.size(search, np.exp(fine_w), np.exp(fine_d), some).loss(log_tokens)
             best = np.where(log_tokens >= 0, loss, np.inf).argmin(-1)[..., None]
             at_w[some] = np.take_along_axis(fine_w, best, -1)[..., 0]
             at_d[some] = np.take_along_axis(fine_d, best, -1)[..., 0]
         reach_w, reach_d = reach_w / 2, reach_d / 2
     width, depth = np.exp(at_w), np.exp(at_d)
     tokens = budgets / search.cost_per_token(width, depth)
-    every = slice(None)
     params = real_params(width, depth, search.architecture)
     found = {
         "width": width,
@@ -106,7 +130,7 @@ def relaxed_optima(laws: Laws, search: Search, budgets: Array) -> dict[str, Arra
         "law_params": real_params(width, depth, search.architecture, search.law.param_count),
         "tokens": tokens,
         "tokens_per_param": tokens / params,
-        "loss": laws.size_terms(search, width, depth, every) + laws.term("tokens", np.log(tokens), every),
+        "loss": laws.size(search, width, depth, slice(None)).loss(np.log(tokens)),
     }
     return {name: np.where(laws.has_optimum[:, None], values, np.nan) for name, values in found.items()}
 
@@ -125,11 +149,14 @@ def _on_grid(laws: Laws, search: Search, log_budgets: Array) -> tuple[Array, Arr
         log_per_token = np.log(search.cost_per_token(np.exp(w), np.exp(d)))
         affordable = log_per_token <= log_budgets[:, None]
         for some in batches(len(laws.constant), len(w)):
-            size = laws.size_terms(search, np.exp(w)[None], np.exp(d)[None], some)
-            per_token = np.exp(laws.exponent["tokens"][some][:, None] * log_per_token)
+            size = laws.size(search, np.exp(w)[None], np.exp(d)[None], some)
+            # Tokens are the budget over the cost of each: one power of either does for all budgets.
+            of_grid = [(term * np.exp(alpha[:, None] * log_per_token), alpha) for term, alpha in size.with_tokens]
             for i, log_budget in enumerate(log_budgets):
-                tokens = laws.term("tokens", np.full((1,), log_budget), some)
-                best = np.where(affordable[i], size + tokens[:, None] * per_token, np.inf).argmin(1)
+                loss = size.fixed
+                for term, alpha in of_grid:
+                    loss = loss + term * np.exp(-alpha * log_budget)[:, None]
+                best = np.where(affordable[i], loss, np.inf).argmin(1)
                 at_w[some, i], at_d[some, i] = w[best], d[best]
         wider, deeper = (
             bool((at[laws.has_optimum] >= grid[-1]).any()) for at, grid in ((at_w, log_width), (at_d, log_depth))
@@ -141,9 +168,12 @@ def _on_grid(laws: Laws, search: Search, log_budgets: Array) -> tuple[Array, Arr
 
 def _closed_form(laws: Laws, allocation: Allocation, flops: Array) -> dict[str, Array]:
     """N* and T* (R, m) of every law under C = 6·N·T."""
-    log_params, log_tokens, every = allocation.log_params(flops), allocation.log_tokens(flops), slice(None)
-    loss = laws.constant[:, None] + laws.term("params", log_params, every) + laws.term("tokens", log_tokens, every)
-    return {"law_params": np.exp(log_params), "tokens": np.exp(log_tokens), "loss": loss}
+    log_x = {"params": allocation.log_params(flops), "tokens": allocation.log_tokens(flops)}
+    loss = laws.constant[:, None]
+    for log_coefficient, exponents in laws.terms:
+        power = sum(alpha[:, None] * log_x[role] for role, alpha in exponents.items())
+        loss = loss + np.exp(log_coefficient[:, None] - power)
+    return {"law_params": np.exp(log_x["params"]), "tokens": np.exp(log_x["tokens"]), "loss": loss}
 
 
 def _table(uncertainty: Uncertainty, variant: str, budgets: Array, found: dict[str, Array]) -> pd.DataFrame:

@@ -123,10 +123,10 @@ def _losses(laws: Laws, search: Search, per_token: Array, tokens: Array) -> Arra
         count = len(found[some])
 
         def loss(width: Array, depth: Array, some: slice = some) -> Array:
-            return laws.size_terms(search, width, depth, some)
+            return laws.size(search, width, depth, some).loss(log_tokens[..., None])
 
         shapes = _best_shapes(search, per_token, loss, count)
-        found[some] = loss(*shapes) + laws.term("tokens", log_tokens, some)
+        found[some] = laws.size(search, *shapes, some).loss(log_tokens)
     return np.where(laws.has_optimum[:, None], found, np.nan)
 
 

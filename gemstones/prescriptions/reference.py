@@ -2,8 +2,7 @@
 
 They predict the loss of every row of a grid of widths, depths and tokens, sort the rows into 13 buckets of FLOPs, and take
 the row of the lowest loss from each. A law falls with tokens, so of a shape only the most tokens that keep it within a
-bucket count; and since tokens have a term of their own, the shapes that can pay for a number of tokens and for no more are compared by
-what is left of the law. With the shapes in the order of their FLOPs, these are ranges.
+bucket count. With the shapes in the order of their FLOPs, those that can pay for a number of tokens and for no more are a range.
 
 Source: the authors' repository, `plotters/approach_3_brute_force.py`.
 """
@@ -49,6 +48,18 @@ class Grid:
         return len(self.width) * len(self.tokens)
 
 
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes by ascending FLOPs per token, all (n,): their places in the grid, FLOPs per token, the law's terms without tokens, and
+    the factor that the term of tokens has at each of them.
+    """
+
+    order: NDArray[np.intp]
+    per_token: Array
+    size: Array
+    share: Array
+
+
 def grid(
     log_fewest_tokens: float = LOG_FEWEST_TOKENS, widths: int = 1025, depths: int = 800, tokens: int = 500
 ) -> Grid:
@@ -85,19 +96,24 @@ def reference(law: HuberFit | PowerLaw, rows: Grid | None = None) -> pd.DataFram
     """
     selection = law.selection if isinstance(law, HuberFit) else None
     law = law.law if isinstance(law, HuberFit) else law
-    terms = dict(zip(law.covariates, zip(law.exponents, law.log_coefficients, strict=True), strict=True))
-    if terms.get("tokens", (0.0,))[0] <= 0:
-        raise UserError(f"the authors' search: a law of {', '.join(law.covariates)} must fall with tokens")
+    of_data = [term for term in law.terms if "tokens" in term]
+    if len(of_data) != 1 or of_data[0]["tokens"] <= 0:
+        raise UserError(f"the authors' search: a law of {', '.join(law.covariates)} must fall with tokens, in one term")
     rows = rows or grid(OF_SELECTION.get(str(selection), LOG_FEWEST_TOKENS))
     per_token = np.asarray(flops_per_token(rows.width, rows.depth, ARCHITECTURE))  # type: ignore[arg-type]
     x = {"width": rows.width, "depth": rows.depth, "params": whole_params(rows.width, rows.depth, law.param_count)}
-    size = sum(np.exp(c - alpha * np.log(x[role])) for role, (alpha, c) in terms.items() if role != "tokens")
-    alpha, c = terms["tokens"]
-    of_tokens = np.exp(c - alpha * np.log(rows.tokens))
+    size, share = np.zeros(len(rows.width)), np.ones(len(rows.width))
+    for term, c in zip(law.terms, law.log_coefficients, strict=True):
+        factor = np.exp(-sum(alpha * np.log(x[role]) for role, alpha in term.items() if role != "tokens"))
+        if "tokens" in term:
+            share, of_tokens = share * factor, np.exp(c - term["tokens"] * np.log(rows.tokens))
+        else:
+            size = size + np.exp(c) * factor
 
     order = np.argsort(per_token, kind="stable")
     edges = np.geomspace(*FLOPS_RANGE, BUCKETS + 1)
-    found = [_lowest(order, per_token, size, rows.tokens, of_tokens, low, high) for low, high in pairwise(edges)]
+    shapes = Shapes(order, per_token[order], size[order], share[order])
+    found = [_lowest(shapes, rows.tokens, of_tokens, low, high) for low, high in pairwise(edges)]
     some = np.array([row is not None for row in found])
     shape, at = np.array([row for row in found if row], dtype=int).reshape(-1, 2).T
     width, depth, tokens = rows.width[shape], rows.depth[shape], rows.tokens[at]
@@ -111,7 +127,7 @@ def reference(law: HuberFit | PowerLaw, rows: Grid | None = None) -> pd.DataFram
             "params": whole_params(width, depth),
             "law_params": whole_params(width, depth, law.param_count),
             "tokens": tokens,
-            "loss": size[shape] + of_tokens[at] + law.irreducible_loss,
+            "loss": size[shape] + share[shape] * of_tokens[at] + law.irreducible_loss,
         }
     )
 
@@ -124,26 +140,25 @@ def whole_params(width: Array, depth: Array, param_count: str = "params") -> Arr
     return embeddings + depth * (attention + 3 * MLP_RATIO * width**2 + 2 * width)
 
 
-def _lowest(
-    order: NDArray[np.intp], per_token: Array, size: Array, tokens: Array, of_tokens: Array, low: float, high: float
-) -> tuple[int, int] | None:
+def _lowest(shapes: Shapes, tokens: Array, of_tokens: Array, low: float, high: float) -> tuple[int, int] | None:
     """The row of the lowest loss, as its shape and number of tokens, that spends more than `low` and at most `high` FLOPs.
 
     Parameters
     ----------
-    order : (n,) shapes by ascending `per_token`.
-    per_token, size : (n,) FLOPs, and terms of the law, of each shape.
-    tokens, of_tokens : (m,) ascending, and their term of the law.
+    tokens, of_tokens : (m,) ascending, and their term of the law where the share is 1.
     """
     dearest = high / tokens
     # Shapes that pay for no more than these tokens, with which they are above the bucket's lower end.
     cheapest = np.maximum(np.append(dearest[1:], 0.0), low / tokens)
-    ranges = np.searchsorted(per_token, np.stack([cheapest, dearest], axis=1), side="right", sorter=order)
-    used = np.flatnonzero(ranges[:, 0] < ranges[:, 1])
-    if not len(used):
+    ranges = np.searchsorted(shapes.per_token, np.stack([cheapest, dearest], axis=1), side="right")
+    many = np.maximum(ranges[:, 1] - ranges[:, 0], 0)
+    if not many.any():
         return None
-    least = np.minimum.reduceat(np.append(size[order], np.inf), ranges[used].ravel())[::2] + of_tokens[used]
-    at = int(used[np.argmin(least)])
-    shapes = order[slice(*ranges[at])]
+    # Each shape is in one of the ranges at most.
+    at = np.repeat(np.arange(len(tokens)), many)
+    place = np.repeat(ranges[:, 0] - np.cumsum(many) + many, many) + np.arange(many.sum())
+    loss = shapes.size[place] + shapes.share[place] * of_tokens[at]
+    best = np.flatnonzero(loss == loss.min())
     # Of shapes with equal losses the first, as in pandas.
-    return int(shapes[size[shapes] + of_tokens[at] == least.min()].min()), at
+    first = best[shapes.order[place[best]].argmin()]
+    return int(shapes.order[place[first]]), int(at[first])

@@ -33,6 +33,8 @@ EMBEDDINGS = {"params": 2, "params_no_input_embedding": 1, "params_no_embeddings
 COARSE_POINTS, FINE_POINTS = 65, 17
 # Widest interval of log width or log depth at which a search stops. The loss is flat there: 1e-12 or less.
 LOG_TOLERANCE = 1e-6
+# No more tokens than exp of this are sought for a loss, by so many halvings.
+LOG_MOST_TOKENS, BISECTIONS = 200.0, 60
 # Feasible widths looked at reach this factor to either side of the relaxed optimum, and this many steps at least.
 WIDTH_FACTOR, WIDTH_STEPS = 3.0, 8
 # If there are more of them, so many in log are looked at first, then those about the best: they differ by 0.2 % in width.
@@ -61,15 +63,12 @@ class Search:
         Raises
         ------
         UserError
-            If the law does not fall with tokens: the largest model for a single token would be its optimum.
+            If the law has no optimum on a budget: it does not fall with tokens, so that the largest model for a single token
+            would be best, or it depends on what a shape does not give.
         """
         law = law.law if isinstance(law, HuberFit) else law
-        falls = dict(zip(law.covariates, law.exponents, strict=True))
-        if falls.get("tokens", 0) <= 0 or all(exponent <= 0 for name, exponent in falls.items() if name != "tokens"):
-            raise UserError(
-                f"a law of {', '.join(law.covariates)} with exponents {', '.join(f'{x:.3g}' for x in law.exponents)} has "
-                "no optimum on a budget: the loss must fall with tokens and with the model's size"
-            )
+        if why := law.no_optimum():
+            raise UserError(why)
         architecture = Architecture(suite.head_size, suite.vocabulary_size, suite.context_length)
         return cls(law, architecture, suite.depth_range[0], speeds, resource)
 
@@ -109,12 +108,13 @@ class Search:
 
     def tokens_for(self, width: ArrayLike, depth: ArrayLike, loss: float) -> Array:
         """Training tokens with which real shapes reach a loss; not-a-number where none are enough."""
-        terms = dict(
-            zip(self.law.covariates, zip(self.law.exponents, self.law.log_coefficients, strict=True), strict=True)
-        )
-        exponent, log_coefficient = terms["tokens"]
-        left = loss - self.predict(width, depth, np.inf)
-        return np.exp((log_coefficient - np.log(np.where(left > 0, left, np.nan))) / exponent)
+        low = np.zeros(np.broadcast_shapes(np.shape(width), np.shape(depth)))
+        high = low + LOG_MOST_TOKENS
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            enough = self.predict(width, depth, np.exp(middle)) <= loss
+            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        return np.where(high < LOG_MOST_TOKENS, np.exp(high), np.nan)
 
     def largest_width(self, per_token: float) -> float:
         """Width at which a token costs `per_token` with a model of the smallest depth.

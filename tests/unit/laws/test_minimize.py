@@ -4,7 +4,10 @@ from scipy.special import huber
 
 from gemstones.laws.minimize import Problem, evaluate, exponents, from_exponents, levenberg, minimize, predict
 
-PHI = from_exponents(np.array([[0.3, 0.6], [0.2, 0.4]]), np.array([[-0.5, 0.1], [0.0, -0.3]]), np.array([1.8, 2.0]))
+EACH = np.arange(2)  # a term for each exponent
+PHI = from_exponents(
+    np.array([[0.3, 0.6], [0.2, 0.4]]), np.array([[-0.5, 0.1], [0.0, -0.3]]), np.array([1.8, 2.0]), EACH
+)
 
 
 @pytest.fixture
@@ -46,13 +49,31 @@ def test_derivatives_agree_with_finite_differences(problem, delta, weighted, pen
         assert hessian[:, j] == pytest.approx((up[1] - down[1]) / (2 * step), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("delta", [np.inf, 1e-2])
+def test_derivatives_of_products_agree_with_finite_differences(delta):
+    """Terms of one, three and two factors."""
+    generator, term = np.random.default_rng(3), np.array([0, 1, 1, 1, 2, 2])
+    u = generator.normal(size=(6, 40))
+    problem = Problem(u, np.log(3 + generator.random(40)), term=term)
+    alpha = np.array([[0.3, 0.5, -0.2, 0.1, 0.4, -0.3], [0.1, 0.2, 0.3, -0.4, 0.6, 0.2]])
+    phi = from_exponents(alpha, generator.normal(-0.5, 0.3, (2, 3)), np.array([1.5, 1.2]), term)
+    assert exponents(phi, term) == pytest.approx(alpha)
+    gradient, hessian = evaluate(phi, problem, delta)[1:]
+    step = 1e-6
+    for j in range(phi.shape[1]):
+        shift = step * np.eye(phi.shape[1])[j]
+        up, down = evaluate(phi + shift, problem, delta), evaluate(phi - shift, problem, delta)
+        assert gradient[:, j] == pytest.approx((up[0] - down[0]) / (2 * step), rel=1e-5, abs=1e-7)
+        assert hessian[:, j] == pytest.approx((up[1] - down[1]) / (2 * step), rel=1e-4, abs=1e-5)
+
+
 def test_overestimates_may_weigh_more(problem):
     """A law that leans to the lowest losses: fewer rows lie below it."""
     shares = []
     for penalty in (1.0, 20.0):
         one_sided = Problem(problem.u, problem.log_loss, None, penalty)
         phi = minimize(PHI[:1], one_sided, 1e-2).phi
-        shares.append(float((problem.log_loss < np.log(predict(phi, problem.u)[0])).mean()))
+        shares.append(float((problem.log_loss < np.log(predict(phi, problem.u, EACH)[0])).mean()))
     assert shares[0] == pytest.approx(0.5, abs=0.1)
     assert shares[1] < 0.2
 
@@ -65,7 +86,9 @@ def test_many_rows_are_evaluated_in_blocks(problem):
 
 
 def test_starts_that_meet_are_all_reported(problem):
-    starts = np.concatenate([PHI, PHI, from_exponents(np.array([[1.5, 0.1]]), np.array([[0.3, 0.2]]), np.ones(1))])
+    starts = np.concatenate(
+        [PHI, PHI, from_exponents(np.array([[1.5, 0.1]]), np.array([[0.3, 0.2]]), np.ones(1), EACH)]
+    )
     minima = minimize(starts, problem, 1e-3)
     assert minima.phi.shape == starts.shape
     assert minima.phi[0] == pytest.approx(minima.phi[2], rel=1e-9)
@@ -88,7 +111,7 @@ def test_parameters_may_be_fixed(problem):
     free = minimize(PHI[:1], problem, 1e-2)
     fixed = np.array([[0.9, np.nan, np.nan], [np.nan, np.nan, 2.2]])
     held = levenberg(np.repeat(free.phi, 2, 0), problem, 1e-2, fixed=fixed)
-    assert exponents(held.phi)[0, 0] == pytest.approx(0.9, rel=1e-12)
+    assert exponents(held.phi, EACH)[0, 0] == pytest.approx(0.9, rel=1e-12)
     assert held.phi[1, 4] == 2.2
     assert (held.objective > free.objective[0]).all()
     assert np.abs(held.gradient).max() < 1e-7

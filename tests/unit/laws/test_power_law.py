@@ -47,10 +47,62 @@ def test_other_laws_have_no_closed_form(wide_law):
         wide_law.allocation()
 
 
-@pytest.mark.parametrize("covariates", [("parms",), (), ("width", "width")])
-def test_refuses_covariates_that_are_no_roles(covariates):
+@pytest.mark.parametrize(
+    "covariates", [(), ("",), ("width", "width"), ("tokens*",), ("tokens*tokens",), ("tokens*params", "params*tokens")]
+)
+def test_refuses_terms_without_factors_or_of_the_same(covariates):
     with pytest.raises(UserError, match="covariate"):
         PowerLaw(covariates, (0.1,) * len(covariates), (0.1,) * len(covariates), 0.0)
+
+
+def test_a_product_wants_an_exponent_for_each_factor():
+    with pytest.raises(UserError, match=r"1 exponents for tokens\*params; wanted: 2"):
+        PowerLaw(("params", "tokens*params"), (0.3, 0.5), (1.0, 2.0), 1.5)
+
+
+def test_a_product_of_powers():
+    """D·N^kappa / T^zeta: the exponent of a factor is of 1/x, so kappa stands with a minus."""
+    law = PowerLaw(("params", "tokens * params"), (0.3, (0.5, -0.2)), (5.0, 9.0), 1.5)
+    assert law.covariates == ("params", "tokens*params")
+    assert (law.n_parameters, law.roles, law.columns) == (6, ("params", "tokens"), ("params", "tokens"))
+    n, t = np.array([1e8, 2e9]), np.array([3e9, 4e11])
+    expected = 1.5 + np.exp(5) / n**0.3 + np.exp(9) * n**0.2 / t**0.5
+    assert law.predict({"params": n, "tokens": t}) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("kappa", [-0.1, 0.0, 0.2])
+def test_closed_form_with_an_interaction_is_the_lowest_loss_on_a_budget(kappa):
+    law = PowerLaw(("tokens*params", "params"), ((0.5, -kappa), 0.3), (9.0, 5.0), 1.5)
+    flops = np.array([1e18, 1e22, 1e26])
+    params = law.allocation().params(flops)
+    assert law.allocation().tokens(flops) == pytest.approx(flops / (6 * params), rel=1e-12)
+    best = law.predict({"params": params, "tokens": flops / (6 * params)})
+    for factor in (0.98, 1.02):
+        off = params * factor
+        assert (law.predict({"params": off, "tokens": flops / (6 * off)}) > best).all()
+    assert law.slope == pytest.approx(0.5 / (0.3 + 0.5 + kappa))
+
+
+def test_an_interaction_may_leave_no_optimum():
+    """Where data gain with size faster than they do by themselves, one token for the largest model would be best."""
+    law = PowerLaw(("params", "tokens*params"), (0.3, (0.5, 0.7)), (5.0, 9.0), 1.5)
+    assert law.slope is None
+    with pytest.raises(UserError, match="closed form"):
+        law.allocation()
+
+
+@pytest.mark.parametrize(
+    ("law", "why"),
+    [
+        (PowerLaw(("params", "tokens*batch"), (0.3, (0.5, 0.1)), (5.0, 9.0), 1.5), "do not give batch"),
+        (PowerLaw(("params", "tokens"), (0.3, 0.0), (5.0, 9.0), 1.5), "must fall with tokens"),
+        (PowerLaw(("tokens",), (0.3,), (5.0,), 1.5), "must fall with tokens"),
+        (PowerLaw(("params", "params*tokens"), (0.3, (0.1, -0.2)), (5.0, 9.0), 1.5), "must fall with tokens"),
+        (PowerLaw(("width", "tokens*depth"), (0.0, (0.4, 0.1)), (5.0, 9.0), 1.5), None),
+    ],
+)
+def test_laws_say_why_they_prescribe_nothing(law, why):
+    assert law.no_optimum() is None if why is None else why in law.no_optimum()
 
 
 @pytest.mark.parametrize("value", [None, 0.0, -1.0, np.inf])
