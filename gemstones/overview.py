@@ -20,28 +20,34 @@ OVERTRAINED = (4.0, 16.0)
 NEAR = 0.02
 
 
-def overview(study: Study, tables: Mapping[str, pd.DataFrame], template: Path) -> str:
+def overview(
+    study: Study, tables: Mapping[str, pd.DataFrame], template: Path, choice: Mapping[str, Any] | None = None
+) -> str:
     """The page, in reStructuredText.
 
     Parameters
     ----------
     tables : what the study has of: losses, anomalies, slopes, comparison, published, downstream, overspend, overtraining,
-        and the prescriptions of the page's fit, under its name.
+        and the prescriptions of each fit, under its name.
+    choice : which fit prescribes, by the study's comparison; without one, the config's.
     template : Jinja template of the page, in which every name of :func:`findings` is known.
     """
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"human": human, "power": scientific, "percent": percent, "interval": interval}
-    return environment.from_string(template.read_text()).render(findings(study, tables))
+    return environment.from_string(template.read_text()).render(findings(study, tables, choice))
 
 
-def findings(study: Study, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+def findings(
+    study: Study, tables: Mapping[str, pd.DataFrame], choice: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The page's numbers, as plain data; None where the study has none of a kind."""
     found: dict[str, Any] = dict.fromkeys(
         ("models", "anomalies", "slopes", "unidentified", "held_out", "published", "prescriptions", "overspend",
          "overtraining", "downstream")
     )  # fmt: skip
     found |= {"study": study.study, "level": study.bootstrap.level, "fits": len(study.fits)}
-    found["main_fit"] = study.main_fit
+    main_fit = choice["fit"] if choice else study.main_fit
+    found |= {"main_fit": main_fit, "choice": choice}
     readers = {
         "models": _models,
         "anomalies": _anomalies,
@@ -53,14 +59,19 @@ def findings(study: Study, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]
         "overtraining": _overtraining,
         "downstream": _downstream,
     }
-    sources = {"models": "losses", "held_out": "comparison", "prescriptions": study.main_fit or ""}
+    sources = {"models": "losses", "held_out": "comparison", "prescriptions": main_fit or ""}
     for name, read in readers.items():
         table = tables.get(sources.get(name, name))
         if table is not None and len(table):
-            found[name] = read(table)
+            found[name] = read(table[table["fit"] == _shown(table, main_fit)] if name == "overtraining" else table)
     if found["slopes"]:
         found["unidentified"] = int(tables["slopes"]["warnings"].notna().sum())
     return found
+
+
+def _shown(table: pd.DataFrame, main_fit: str | None) -> str:
+    """Of the laws of a table, the one that prescribes or, where it is not among them, the last."""
+    return main_fit if main_fit in set(table["fit"]) else str(table["fit"].iloc[-1])  # type: ignore[return-value]
 
 
 def percent(ratio: float, digits: int = 0) -> str:

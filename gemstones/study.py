@@ -562,6 +562,11 @@ class Prescriptions(Config):
     """Optimal shapes over a range of budgets, from Approach 3 fits."""
 
     fits: tuple[str, ...] = ()
+    main: str | None = Field(
+        default=None,
+        description="the fit that prescribes where none is named; by default, of `fits` on the first of `comparisons`, the "
+        "simplest within a standard error of the best held-out error",
+    )
     flops_range: tuple[Budget, Budget] = (1e18, 1e26)
     gpu_hours_range: tuple[Positive, Positive] | None = Field(
         default=None, description="by default what flops_range takes at the recorded runs' median speed"
@@ -582,7 +587,9 @@ class Overspend(Config):
 
 
 class Overtraining(Config):
-    fit: str = Field(description="Approach 3 fit with tokens that predicts")
+    fits: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="Approach 3 fits with tokens that predict, side by side"
+    )
     flops: Annotated[tuple[Budget, ...], Field(min_length=1)] = Field(description="budgets")
     gpu_hours: tuple[Positive, ...] = Field(default=(), description="further budgets, in GPU-hours")
 
@@ -629,7 +636,12 @@ class Study(Config):
 
     @property
     def main_fit(self) -> str | None:
-        """The fit that prescribes where none is named: the first of prescriptions.fits with width and depth, or the first."""
+        """The fit that prescribes where none is named and laws are not compared.
+
+        It is that of prescriptions.main, the first of prescriptions.fits with width and depth, or the first.
+        """
+        if self.prescriptions.main is not None:
+            return self.prescriptions.main
         fits = self.prescriptions.fits
         with_shape = [name for name in fits if {"width", "depth"} <= getattr(self.fits[name], "factors", frozenset())]
         return next(iter([*with_shape, *fits]), None)
@@ -655,6 +667,13 @@ class Study(Config):
             known("early_stopping.selection", self.early_stopping.selection, "selection", selections)
         for name in self.prescriptions.fits:
             known("prescriptions.fits", name, "Approach 3 fit with tokens", on_a_budget)
+        if self.prescriptions.main is not None:
+            known(
+                "prescriptions.main",
+                self.prescriptions.main,
+                "fit of prescriptions.fits",
+                list(self.prescriptions.fits),
+            )
         if self.overspend:
             known("overspend.selection", self.overspend.selection, "selection", selections)
             main = self.runs.main if self.runs else None
@@ -671,7 +690,8 @@ class Study(Config):
                     f"prescriptions.reference: the authors' search is for a suite of {theirs}; set it to false"
                 )
         if self.overtraining:
-            known("overtraining.fit", self.overtraining.fit, "Approach 3 fit with tokens", on_a_budget)
+            for name in self.overtraining.fits:
+                known("overtraining.fits", name, "Approach 3 fit with tokens", on_a_budget)
         drawable: dict[str, tuple[list[str], str]] = {
             "hull": (hulls, "Approach 1 fit"),
             "huber": (huber, "Approach 3 fit"),
@@ -720,7 +740,7 @@ class Study(Config):
                 known(f"simulation.scenarios.{name}.law", scenario.law, "law", list(self.simulation.laws))
         reserved_names = {"overspend", "overtraining", "published", "without_anomalies", "comparison", "coverage"}
         reserved_names |= {"downstream", "downstream_points", "downstream_resamples"}
-        reserved_names |= {"slopes", "early_stopping"}
+        reserved_names |= {"slopes", "early_stopping", "choice"}
         for reserved in sorted(reserved_names & set(self.fits)):
             faults.append(f"fits.{reserved}: this name is taken by a table of the same folder; choose another")
         if self.data.validation_tokens < self.suite.context_length:

@@ -10,6 +10,7 @@ from gemstones.study import load
 
 logs.start(snakemake)
 study, paths = load(snakemake.config), snakemake.input
-law, resamples = laws.read(paths.law), pd.read_parquet(paths.resamples)
-costs = overtraining_of(study, law, resamples, table.read(paths.losses))
+losses, spec = table.read(paths.losses), study.overtraining
+fits = zip(spec.fits, map(laws.read, paths.laws), map(pd.read_parquet, paths.resamples), strict=True)
+costs = pd.concat([overtraining_of(study, *fit, losses) for fit in fits], ignore_index=True)
 write_parquet(costs, snakemake.output[0], dict(snakemake.params.items()))

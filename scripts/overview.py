@@ -6,10 +6,12 @@ import pandas as pd
 
 from gemstones import logs
 from gemstones.files import write_text
+from gemstones.laws.choice import read_choice
 from gemstones.overview import overview
 from gemstones.study import load
 
 logs.start(snakemake)
 readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
 tables = {path.stem: readers[path.suffix](path) for path in map(Path, snakemake.input.tables)}
-write_text(overview(load(snakemake.config), tables, Path(snakemake.input.template)), snakemake.output[0])
+choice = read_choice(Path(snakemake.input.choice[0])) if snakemake.input.choice else None
+write_text(overview(load(snakemake.config), tables, Path(snakemake.input.template), choice), snakemake.output[0])

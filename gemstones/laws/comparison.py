@@ -20,12 +20,14 @@ from scipy.optimize import minimize_scalar
 from scipy.special import erf, huber
 
 from gemstones.errors import UserError
+from gemstones.laws.choice import above_best, candidates, form
 from gemstones.laws.fit import fit_huber
 from gemstones.laws.holdout import TESTS, Mask, held_out, held_out_errors
 from gemstones.laws.kaplan import KAPLAN, PARAMETERS, fit_kaplan
-from gemstones.laws.power_law import CHINCHILLA, PowerLaw, positive_columns
+from gemstones.laws.power_law import CHINCHILLA, PowerLaw, n_parameters, positive_columns
 from gemstones.laws.published import PublishedLaw, published_laws
 from gemstones.laws.rows import run_names
+from gemstones.losses.selections import select
 
 if TYPE_CHECKING:
     from gemstones.study import Holdout, Study
@@ -33,11 +35,23 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 HUBER_DELTA = 1e-4
-FITTED = (("params", "tokens"), ("width", "depth", "tokens"), ("width", "depth", "params", "tokens"))
+# Without and with an interaction of tokens and size.
+FITTED = (
+    ("params", "tokens"), ("params", "tokens*params"),
+    *(("width", "depth", data) for data in ("tokens", "tokens*width", "tokens*depth", "tokens*width*depth")),
+    *(
+        ("width", "depth", "params", data)
+        for data in ("tokens", "tokens*params", "tokens*width", "tokens*depth", "tokens*width*depth")
+    ),
+)  # fmt: skip
 HERE, AUTHORS, ELSEWHERE = "fitted here", "Gemstones authors", "another suite"
 COLUMNS = (
     "selection", "law", "parameters_from", "parameters", "rows", "runs", "objective", "mean_absolute_error",
-    *(f"{test}_{what}" for test in TESTS for what in ("mean_absolute_error", "mean_error", "final_mean_absolute_error")),
+    *(
+        f"{test}_{what}"
+        for test in TESTS
+        for what in ("mean_absolute_error", "above_best", "above_best_se", "mean_error", "final_mean_absolute_error")
+    ),
     "worst_run", "params_at_most", "small_to_large_rows", "tokens_at_most", "short_to_long_rows",
     "aic", "bic", "aic_above_lowest", "note",
 )  # fmt: skip
@@ -62,12 +76,29 @@ def authors_laws(study: Study, selection: str, folder: str | Path) -> list[Power
     return sorted(laws, key=lambda law: FITTED.index(law.covariates))
 
 
+def compare_selections(study: Study, losses: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+    """:func:`compare_laws` for all selections of a study's `comparisons`, with the forms of the fits that may prescribe.
+
+    Parameters
+    ----------
+    losses : the losses table.
+    folder : where downloaded files are kept, for the authors' laws.
+    """
+    further = list(candidates(study).values())
+    tables = []
+    for name in study.comparisons:
+        rows = select(losses, study.selections[name], name)
+        tables.append(compare_laws(rows, name, authors_laws(study, name, folder), study.holdout, study.seed, further))
+    return pd.concat(tables, ignore_index=True)
+
+
 def compare_laws(
     table: pd.DataFrame,
     selection: str | None = None,
     authors: Sequence[PowerLaw] = (),
     holdout: Holdout | None = None,
     seed: int = 0,
+    further: Sequence[tuple[str, ...]] = (),
 ) -> pd.DataFrame:
     """Compare laws on the rows of a selection, all by the Huber loss of log residuals with delta = 1e-4.
 
@@ -76,18 +107,21 @@ def compare_laws(
     table : rows of the losses table.
     authors : the Gemstones authors' laws for these rows.
     holdout : see :func:`gemstones.laws.holdout.held_out_errors`.
+    further : covariates of forms to compare beside those of `FITTED`.
 
     Returns
     -------
-    DataFrame with one row a law and the columns `COLUMNS`. Errors are relative. Laws that are not fitted here are held
+    DataFrame with one row a law and the columns `COLUMNS`. Errors are relative. `<test>_above_best` is how far the mean over runs of
+    a form that is fitted here lies above that of the best one, `<test>_above_best_se` the standard error of that difference, paired
+    by run (null where a run alone is predicted). Laws that are not fitted here are held
     against the same rows as they are. The authors' have seen those rows, so that this is no test of them; `aic` and `bic`
     count their parameters all the same, but none for laws of other suites. `note` says why numbers are
     missing, and which refits have not converged.
     """
     laws: list[tuple[str, str, int, Callable[..., tuple[Law, dict[str, Any]]]]] = [
         *(
-            (", ".join(covariates), HERE, 2 * len(covariates) + 1, partial(_power_law, covariates, seed))
-            for covariates in FITTED
+            (", ".join(covariates), HERE, n_parameters(covariates), partial(_power_law, covariates, seed))
+            for covariates in {form(each): each for each in (*further, *FITTED)}.values()
         ),
         ("Kaplan's form", HERE, PARAMETERS, _kaplan_law),
         *((", ".join(law.covariates), AUTHORS, law.n_parameters, partial(_fixed, law, law.columns)) for law in authors),
@@ -95,7 +129,8 @@ def compare_laws(
         ("Kaplan", ELSEWHERE, 0, partial(_fixed, KAPLAN, (KAPLAN.param_count, "tokens"))),
     ]
     names = run_names(table)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    by_run: dict[str, dict[str, dict[str, float]]] = {test: {} for test in TESTS}
     for name, origin, parameters, make in laws:
         row: dict[str, Any] = {"selection": selection, "law": name, "parameters_from": origin, "parameters": parameters}
         row |= {"rows": len(table), "runs": None if names is None else len(np.unique(names))}
@@ -115,6 +150,14 @@ def compare_laws(
             "bic": minus_2_log_likelihood + math.log(len(table)) * (parameters + 1),
         }
         rows.append(row | _test_columns(tests))
+        if origin == HERE:
+            for test, found in tests.items():
+                by_run[test][name] = {run: each["mean_absolute_error"] for run, each in found.get("by_run", {}).items()}
+    differences = {test: above_best(errors) for test, errors in by_run.items()}
+    for row in rows:
+        if row["parameters_from"] == HERE:
+            for test, by_law in differences.items():
+                row[f"{test}_above_best"], row[f"{test}_above_best_se"] = by_law.get(row["law"], (None, None))
     compared = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     return compared.assign(aic_above_lowest=compared["aic"] - compared["aic"].min())
 

@@ -132,8 +132,8 @@ def held_out_errors(
     `leave_one_run_out`, `small_to_large` and `short_to_long`, each with the numbers of `rows` and `runs` predicted, the
     `mean_absolute_error` and `mean_error` of these rows, `final_mean_absolute_error` of the last row of each run, and
     `skipped`, a sentence for each fold that could not be fitted, and `not_converged`, what was left out where a fit stopped
-    before its minimum. The first also has the `worst_run` and errors `by_run`, the others `params_at_most` or
-    `tokens_at_most` and the number of `rows_fitted`.
+    before its minimum; where rows name runs, the `worst_run` and errors `by_run`. The second and third also have `params_at_most`
+    or `tokens_at_most` and the number of `rows_fitted`.
     """
     names = run_names(table)
     tests: dict[str, dict[str, Any]] = {test: {"skipped": [], "not_converged": []} for test in TESTS}
@@ -159,12 +159,14 @@ def held_out_errors(
 
     for test in TESTS:
         tests[test] |= _summary(error[test], names, table)
-    if names is not None:
-        by_run = {str(run): _summary(error[TESTS[0]][names == run]) for run in np.unique(names)}
+    if names is None:
+        return tests
+    for test in TESTS:
+        by_run = {str(run): _summary(error[test][names == run]) for run in np.unique(names)}
         by_run = {run: errors for run, errors in by_run.items() if errors}
         if by_run:
             worst = max(by_run, key=lambda run: by_run[run]["mean_absolute_error"])
-            tests[TESTS[0]] |= {"worst_run": worst, "by_run": by_run}
+            tests[test] |= {"worst_run": worst, "by_run": by_run}
     return tests
 
 

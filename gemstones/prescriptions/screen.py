@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemstones.cluster.narrow import narrowed
 from gemstones.errors import UserError
+from gemstones.laws.choice import said
 from gemstones.prescriptions.answer import answer, budget_for
 from gemstones.prescriptions.search import UNITS, Search
 from gemstones.prescriptions.source import Source, find
@@ -100,6 +101,7 @@ def _law(source: Source) -> dict[str, Any]:
         "max_flops": law.max_flops,
         "max_gpu_hours": source.speeds.max_gpu_hours if source.speeds else None,
         "interval_level": source.uncertainty.level if source.uncertainty else None,
+        "held_out": said(source.choice, source.name) if source.choice and source.fitted else None,
     }
 
 
@@ -131,7 +133,11 @@ def _warnings(source: Source, found: Mapping[str, Any]) -> list[str]:
         warnings.append(
             f"GPU-hours are rough: the recorded speeds differ from the model's by {100 * speeds.model.error:.0f} % typically"
         )
-    if not {"width", "depth"} & set(law.law.covariates):
+    if source.fitted and source.choice and source.choice["fit"] != source.name:
+        warnings.append(
+            f"{said(source.choice, source.name)}; by held-out error, {source.choice['fit']} would prescribe"
+        )
+    if not {"width", "depth"} & set(law.law.roles):
         warnings.append(
             f"a law of {', '.join(law.law.covariates)} knows no shapes: among those with equal parameters, it takes the cheapest"
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -13,6 +15,7 @@ from gemstones import laws
 from gemstones.cluster.config import read
 from gemstones.errors import UserError
 from gemstones.faults import choices
+from gemstones.laws.choice import candidates, read_choice
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.resampling import names_of
 from gemstones.laws.uncertainty import Uncertainty
@@ -33,6 +36,7 @@ class Source:
     name : of the law, as messages have it: of the fit, or a law's file.
     config, study : of the study, where there is one.
     fitted : whether the law is one of the study's own.
+    choice : which of the study's fits predicts unseen runs best (:mod:`gemstones.laws.choice`), where that is known.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Source:
     config: Path | None = None
     study: Study | None = None
     fitted: bool = False
+    choice: Mapping[str, Any] | None = None
 
     @property
     def suite(self) -> Suite:
@@ -58,7 +63,8 @@ def find(law: str | None, config: Path | None, study: str | None, results: Path,
 
     Parameters
     ----------
-    law : a fit of the study, or a law's JSON; by default the first of the study's prescriptions with width and depth.
+    law : a fit of the study, or a law's JSON; by default the one that the study's comparison has chosen or, without a comparison,
+        the first of the study's prescriptions with width and depth.
     config, study : which study, by its file or by its name; by default that of config/config.yaml, but none for a law's JSON.
     results : folder of all studies' results.
     nodes : that GPU-hours assume, for the study's.
@@ -75,6 +81,7 @@ def find(law: str | None, config: Path | None, study: str | None, results: Path,
         config = _config_of(study)
     path = Path(law) if law and (law.endswith(".json") or Path(law).is_file()) else None
     known = read(config or CONFIGS / "config.yaml") if config or not path else None
+    choice = _choice(known, results, config or CONFIGS / "config.yaml", needed=law is None) if known else None
     fitted = path is None or (known is not None and path.resolve().parent == (results / known.study / "laws").resolve())
     if path:
         if nodes and known is None:
@@ -83,7 +90,7 @@ def find(law: str | None, config: Path | None, study: str | None, results: Path,
     else:
         assert known is not None
         config = config or CONFIGS / "config.yaml"
-        name = _fit_name(known, law, config)
+        name = _fit_name(known, law, config, choice)
         path = results / known.study / "laws" / f"{name}.json"
         for needed in (path, path.with_suffix(".parquet")):
             if not needed.is_file():
@@ -96,7 +103,7 @@ def find(law: str | None, config: Path | None, study: str | None, results: Path,
     drawn = _resamples(resamples, fit) if resamples.is_file() else pd.DataFrame()
     uncertainty = None if drawn.empty else Uncertainty(fit, drawn, level)
     speeds = _speeds(known, name, results, nodes) if known else None
-    return Source(name, fit, uncertainty, speeds, config, known, fitted)
+    return Source(name, fit, uncertainty, speeds, config, known, fitted, choice)
 
 
 def _resamples(path: Path, fit: HuberFit) -> pd.DataFrame:
@@ -129,19 +136,29 @@ def _config_of(study: str) -> Path:
     return found[study][0]
 
 
-def _fit_name(study: Study, law: str | None, config: Path) -> str:
+def _choice(study: Study, results: Path, config: Path, needed: bool) -> dict[str, Any] | None:
+    """What the study's comparison has chosen; None without a comparison."""
+    path = results / study.study / "laws" / "choice.json"
+    if not candidates(study) or not (needed or path.is_file()):
+        return None
+    if not path.is_file():
+        raise UserError(
+            f"{path}: not found; `snakemake -c2 {path} --configfile {config}` makes it, or name a fit by --law"
+        )
+    return read_choice(path)
+
+
+def _fit_name(study: Study, law: str | None, config: Path, choice: Mapping[str, Any] | None) -> str:
+    if law is None and choice:
+        law = str(choice["fit"])
     if law is None:
         if study.main_fit is None:
             raise UserError(f"{config}: prescriptions.fits: none; name a fit or a law's JSON by --law")
         return study.main_fit
-    able = [name for name in study.fits if "tokens" in _covariates(study, name)]
+    able = [name for name, fit in study.fits.items() if fit.approach == 3 and "tokens" in fit.factors]
     if law not in able:
         raise UserError(f"--law: '{law}' is no fit of approach 3 with tokens in {config}; {choices(law, able)}")
     return law
-
-
-def _covariates(study: Study, name: str) -> tuple[str, ...]:
-    return tuple(getattr(study.fits[name], "covariates", ()))
 
 
 def _speeds(study: Study, name: str, results: Path, nodes: int | None) -> Speeds | None:

@@ -43,24 +43,27 @@ def prescriptions_of(
     )
 
 
-def overtraining_of(study: Study, law: HuberFit, resamples: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
+def overtraining_of(
+    study: Study, name: str, law: HuberFit, resamples: pd.DataFrame, losses: pd.DataFrame
+) -> pd.DataFrame:
     """See :func:`~gemstones.prescriptions.overtraining.overtraining`; the log says why budgets of GPU-hours are left out, if they are.
 
     Parameters
     ----------
-    law, resamples : the fit of the section `overtraining`, and the laws fitted to resamples of its rows.
+    name : of one of the fits of the section `overtraining`.
+    law, resamples : the fit, and the laws fitted to resamples of its rows.
     losses : the study's losses table.
     """
     spec = study.overtraining
     assert spec is not None
-    speeds = fitted_speeds(study, spec.fit, losses)
+    speeds = fitted_speeds(study, name, losses)
     if spec.gpu_hours and speeds is None:
         log.warning("%s", too_few(speeds))
     return overtraining(
         law,
         spec.flops,
         study.suite,
-        spec.fit,
+        name,
         uncertainty=Uncertainty(law, resamples, study.bootstrap.level),
         speeds=speeds,
         gpu_hours=spec.gpu_hours if speeds else (),

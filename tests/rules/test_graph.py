@@ -145,8 +145,8 @@ def test_the_frontier_profile_is_found_by_its_name():
         ),
         ({"plan": {"walltime_minutes": "2h"}}, "config/bad.yaml: plan.walltime_minutes: "),
         (
-            {"overtraining": {"fit": "none", "flops": [1e9]}},
-            "config/bad.yaml: overtraining.fit: unknown Approach 3 fit",
+            {"overtraining": {"fits": ["none"], "flops": [1e9]}},
+            "config/bad.yaml: overtraining.fits: unknown Approach 3 fit",
         ),
     ],
 )

@@ -61,8 +61,8 @@ def test_a_new_fit_redraws_the_figures_whose_colours_it_changes(project):
 def test_another_fit_that_prescribes_leaves_the_prescriptions_of_the_first(project):
     edit(
         project / "config/tiny.yaml",
-        "fits: [approach_3_all]\n  flops",
-        "fits: [approach_3_all, approach_3_all_no_embeddings]\n  flops",
+        "fits: [approach_3_all]\n  flops_range",
+        "fits: [approach_3_all, approach_3_all_no_embeddings]\n  flops_range",
     )
     jobs = dry_run(project)
     assert [job.wildcards["fit"] for job in jobs if job.rule == "prescription"] == ["approach_3_all_no_embeddings"]

@@ -61,6 +61,7 @@ def tables(mini):
     )
     costs = pd.DataFrame(
         {
+            "fit": "approach_3_all",
             "resource": "flops",
             "budget": 1e11,
             "factor": [1.0, 4.0],

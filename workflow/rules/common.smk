@@ -212,8 +212,13 @@ def overview_tables(wildcards):
     tables += ["laws/slopes.csv"] * bool(study.fits) + ["laws/comparison.csv"] * bool(study.comparisons)
     tables += ["laws/published.csv", "laws/downstream.csv"] * released
     tables += [f"prescriptions/{name}.parquet" for name in ("overspend", "overtraining") if config[name]]
-    tables += [f"prescriptions/{study.main_fit}.parquet"] * bool(study.prescriptions.fits)
+    tables += [f"prescriptions/{fit}.parquet" for fit in study.prescriptions.fits]
     return expand("<results>/{table}", table=tables)
+
+
+def choice_file(wildcards):
+    """Which fit prescribes, of a study that compares laws."""
+    return ["<results>/laws/choice.json"] if study.comparisons else []
 
 
 def in_report_if(wanted, path, **described):
@@ -243,13 +248,16 @@ def published_table(wildcards):
     return ["<results>/laws/published.csv"] if "released" in study.losses.sources else []
 
 
-def overtraining_law(wildcards):
-    stem = f"<results>/laws/{study.overtraining.fit}"
-    return {"law": f"{stem}.json", "resamples": f"{stem}.parquet"}
+def overtraining_laws(wildcards):
+    fits = study.overtraining.fits
+    return {
+        "laws": expand("<results>/laws/{fit}.json", fit=fits),
+        "resamples": expand("<results>/laws/{fit}.parquet", fit=fits),
+    }
 
 
-def query_of_overtraining(wildcards):
-    return study.selections[study.fits[study.overtraining.fit].selection]
+def queries_of_overtraining(wildcards):
+    return {fit: study.selections[study.fits[fit].selection] for fit in study.overtraining.fits}
 
 
 def figure_inputs(wildcards):

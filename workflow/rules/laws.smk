@@ -1,7 +1,7 @@
 """Laws: every fit of the config.
 
 losses/losses.parquet → laws/<fit>.json, its card, laws/<fit>.html, and laws/<fit>.parquet, the same law fitted to resamples;
-losses/losses.parquet → laws/comparison.{csv,html};
+losses/losses.parquet → laws/comparison.{csv,html}, laws/choice.json, which says which fit prescribes;
 losses/losses.parquet → laws/early_stopping.{csv,html}; laws/<fit>.json → laws/slopes.{csv,html,tex};
 with losses/anomalies.csv → laws/without_anomalies.{csv,html}; with losses/benchmarks.parquet →
 laws/downstream.{json,csv,html}, laws/downstream_{points,resamples}.parquet; with the authors' published fits → laws/published.{csv,html}
@@ -113,13 +113,13 @@ rule anomaly_effect:
 
 
 rule comparison:
-    """Laws of several forms on the same rows: held-out errors, AIC and BIC."""
+    """Laws of several forms on the same rows: held-out errors, AIC and BIC; and the fit that prescribes."""
     input:
         losses="<results>/losses/losses.parquet",
         code=[
             *modules(
-                *(f"laws/{name}" for name in ("comparison", "fit", "holdout", "kaplan", "minimize", "power_law")),
-                *(f"laws/{name}" for name in ("identifiability", "published", "rows", "starts")),
+                *(f"laws/{name}" for name in ("choice", "comparison", "fit", "holdout", "kaplan", "minimize")),
+                *(f"laws/{name}" for name in ("power_law", "identifiability", "published", "rows", "starts")),
                 *(f"losses/{name}" for name in ("released", "selections")),
                 "report",
             ),
@@ -127,6 +127,7 @@ rule comparison:
         ],
     output:
         csv="<results>/laws/comparison.csv",
+        choice="<results>/laws/choice.json",
         html=report(
             "<results>/laws/comparison.html",
             caption="../report/comparison.rst",
@@ -140,6 +141,7 @@ rule comparison:
         "../../envs/analysis.yaml"
     params:
         config=sections("selections", "fits", "holdout", "comparisons", "seed"),
+        prescribed={key: config["prescriptions"][key] for key in ("fits", "main")},
         downloads=DOWNLOADS,
     script:
         "../../scripts/comparison.py"

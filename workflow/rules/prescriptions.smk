@@ -66,7 +66,7 @@ rule overspend:
 rule overtraining:
     """The loss of training longer, and smaller, than the optimum on the same budget."""
     input:
-        unpack(overtraining_law),
+        unpack(overtraining_laws),
         losses="<results>/losses/losses.parquet",
         code=modules(
             *(f"prescriptions/{name}" for name in ("bands", "optimum", "overtraining", "search", "speeds", "study")),
@@ -84,6 +84,6 @@ rule overtraining:
     params:
         config=sections("suite", "overtraining"),
         nodes=config["prescriptions"]["nodes"],
-        query=query_of_overtraining,
+        queries=queries_of_overtraining,
     script:
         "../../scripts/overtraining.py"

@@ -8,8 +8,9 @@ rule overview:
     """What the study has found, in sentences with numbers."""
     input:
         tables=overview_tables,
+        choice=choice_file,
         template="workflow/report/workflow.rst",
-        code=modules("overview", "figures/axes", "figures/style", "prescriptions/overspend"),
+        code=modules("overview", "laws/choice", "figures/axes", "figures/style", "prescriptions/overspend"),
     output:
         "<results>/overview.rst",
     log:

@@ -78,7 +78,7 @@ CONFIG: dict[str, Any] = {
         "fits": ["approach_3_all", "approach_3_all_width_depth"], "flops_range": [1e11, 1e15], "budgets": 17,
     },
     "overspend": {"selection": "all", "step": 450},
-    "overtraining": {"fit": "approach_3_all_width_depth", "flops": [3e11, 1e12, 1e13], "gpu_hours": [0.02]},
+    "overtraining": {"fits": ["approach_3_all_width_depth"], "flops": [3e11, 1e12, 1e13], "gpu_hours": [0.02]},
 }  # fmt: skip
 
 
@@ -236,7 +236,7 @@ def small_study(kind: str, fits: list[str]) -> Tables:
     losses = small_losses(study)
     laws = small_laws(study, losses, list(study.fits))
     resamples = {}
-    for name in dict.fromkeys([*fits, study.overtraining.fit]):
+    for name in dict.fromkeys([*fits, *study.overtraining.fits]):
         rows = select(losses, study.selections[study.fits[name].selection], name)
         resamples[name] = resample(laws[name], rows, Bootstrap(resamples=40))
         intervals = Uncertainty(laws[name], resamples[name]).to_json()
@@ -271,8 +271,8 @@ def small_study(kind: str, fits: list[str]) -> Tables:
             "downstream": downstream.laws,
             "downstream_points": downstream.points,
             "downstream_resamples": downstream.resamples,
-            "overtraining": overtraining_of(
-                study, laws[study.overtraining.fit], resamples[study.overtraining.fit], losses
+            "overtraining": pd.concat(
+                overtraining_of(study, name, laws[name], resamples[name], losses) for name in study.overtraining.fits
             ),
         },
     )

@@ -1,6 +1,7 @@
 """`gemstones prescribe`: a study whose laws are made up, asked in every way that there is."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,26 @@ from tests.unit.prescriptions.test_bands import fit_of, resamples_of
 NAME = "approach_3_all_width_depth"
 LAW = PowerLaw(("width", "depth", "params", "tokens"), (0.3, 0.4, 0.35, 0.45), (1.0, -0.5, 3.4, 6.4), 1.2)
 SECONDS_PER_FLOP = 5e-11
+# What the comparison of the study has found, as `choose` writes it.
+OTHER = {
+    "fit": "approach_3_all",
+    "law": "params, tokens",
+    "parameters": 5,
+    "error": 0.0101,
+    "above_best": 0.005,
+    "above_best_se": 0.001,
+}
+BEST = {
+    "fit": NAME,
+    "law": "width, depth, params, tokens",
+    "parameters": 9,
+    "error": 0.0051,
+    "above_best": 0.0,
+    "above_best_se": 0.0,
+}
+CHOICE = {
+    "fit": NAME, "selection": "all", "chosen_by": "held-out error", "best": BEST, "candidates": [OTHER, BEST], "said": "",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +55,7 @@ def results(mini, tmp_path_factory) -> Path:
     write_json(fit.to_json(), folder / "mini/laws" / f"{NAME}.json")
     shifted = [replace(LAW, irreducible_loss=1.2 + shift) for shift in (-0.1, 0, 0.1)]
     resamples_of(shifted).to_parquet(folder / "mini/laws" / f"{NAME}.parquet")
+    write_json(CHOICE, folder / "mini/laws/choice.json")
     rows = [
         {
             "suite": "mini", "run": run.name, "phase": "main", "width": run.width, "depth": run.depth, "step": 300,
@@ -66,6 +88,40 @@ def test_the_optimum_is_that_of_the_table_with_its_intervals(results, mini):
     assert low < found["relaxed"]["loss"] < high
     assert found["feasible"]["gpu_hours"] == pytest.approx(1e11 * SECONDS_PER_FLOP / 3600)
     assert (found["extrapolated"], found["law"]["name"], found["speed"]["nodes"]) == (False, NAME, 1)
+
+
+def test_the_law_is_the_one_that_predicts_unseen_runs_best(results, mini):
+    assert mini.main_fit != "approach_3_all"
+    assert ask(results, "--flops", "1e11")["law"]["held_out"].endswith("the least of all forms that were compared")
+    chosen = results.parent / "chosen"
+    shutil.copytree(results, chosen)
+    write_json({**CHOICE, "fit": "approach_3_all"}, chosen / "mini/laws/choice.json")
+    for suffix in (".json", ".parquet"):
+        shutil.copy(chosen / "mini/laws" / f"{NAME}{suffix}", chosen / "mini/laws" / f"approach_3_all{suffix}")
+    assert ask(chosen, "--flops", "1e11")["law"]["name"] == "approach_3_all"
+
+
+def test_another_law_says_how_much_worse_it_predicts(results, tmp_path):
+    shutil.copytree(results, tmp_path / "results")
+    laws = tmp_path / "results/mini/laws"
+    for suffix in (".json", ".parquet"):
+        shutil.copy(laws / f"{NAME}{suffix}", laws / f"approach_3_all{suffix}")
+    found = ask(tmp_path / "results", "--flops", "1e11", "--law", "approach_3_all")
+    (told,) = [warning for warning in found["warnings"] if "held-out" in warning]
+    assert told == (
+        "approach_3_all is 1.01 % off a run that it has not seen: 0.500 ± 0.100 percentage points more than width, depth, "
+        f"params, tokens, the best form; by held-out error, {NAME} would prescribe"
+    )
+
+
+def test_without_the_comparison_it_says_how_to_make_it(results, tmp_path):
+    shutil.copytree(results, tmp_path / "results")
+    (tmp_path / "results/mini/laws/choice.json").unlink()
+    message = refused("prescribe", "--results", tmp_path / "results", "--flops", "1e11")
+    assert "choice.json: not found; `snakemake -c2" in message
+    assert ask(tmp_path / "results", "--flops", "1e11", "--law", NAME)["law"]["held_out"] is None
+    (tmp_path / "results/mini/laws/choice.json").write_text("[]")
+    assert "no choice of a law" in refused("prescribe", "--results", tmp_path / "results", "--flops", "1e11")
 
 
 def test_the_screen_says_shape_cost_and_what_is_beyond_the_data(results):
