@@ -296,7 +296,10 @@ def restore(
 @app.command()
 def fit(
     file: Annotated[Path, typer.Argument(metavar="FILE", help=".csv, .tsv, .json, .jsonl (also .gz) or .parquet.")],
-    law: Annotated[str, typer.Option(help="Covariates of the law, among params, tokens, width, depth.")] = LAW,
+    law: Annotated[
+        str,
+        typer.Option(help="Terms of the law: columns (params, tokens, width, depth, …) or products (tokens*params)."),
+    ] = LAW,
     delta: Annotated[float, typer.Option(help="Huber delta, in nats of log loss; inf for least squares.")] = DELTA,
     hull: Annotated[
         Literal["flops", "gpu_hours"] | None,
@@ -339,6 +342,7 @@ def fit(
     Example:
       gemstones fit losses.csv --law params,tokens --bootstrap 2000 --flops 1e21 \\
         --column params=N --column loss=final_loss --column run=run_name --query "step > 1000"
+      gemstones fit losses.csv --law "width,depth,params,tokens*params"
     """
     # Before numpy is loaded: on problems this small its threads only cost time.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -377,7 +381,7 @@ def prescribe(
         str | None,
         typer.Option(
             metavar="FIT|FILE",
-            help="A fit of the study, or a law's JSON; by default the first of prescriptions.fits with width and depth.",
+            help="A fit of the study, or a law's JSON; by default the fit that predicts unseen runs best (laws/choice.json).",
         ),
     ] = None,
     config: Annotated[

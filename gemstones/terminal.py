@@ -125,7 +125,7 @@ def _print_fit(console: Console, found: HuberFit | HullFit, uncertainty: Uncerta
     intervals = dict(found.evidence.get("intervals", {}))
     ranges = found.evidence.get("ranges", {})
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(_title(found))
+    table.add_column(_title(found), no_wrap=True)
     table.add_column("estimate", justify="right")
     if intervals:
         table.add_column(f"{100 * intervals['level']:g} % interval", justify="right")
@@ -195,11 +195,15 @@ def _quantities(
             ("", f"coefficient A of {term}", float(np.exp(log_a)), np.exp(ends(f"log_coefficient_{term}")).tolist())
             for term, log_a in zip(law.covariates, law.log_coefficients, strict=True)
         ]
-    told = [factor if factor == term else f"{factor} in {term}" for term in law.covariates for factor in factors(term)]
+    told = [
+        f"exponent α of {factor}" if factor == term else f"α of {factor} in {term}"
+        for term in law.covariates
+        for factor in factors(term)
+    ]
     exponents = zip(exponent_names(law.covariates), told, law.flat_exponents, strict=True)
     slope = [("slope", "slope a of N* ∝ C^a", law.slope, None)] if has_closed_form(law.covariates) else []
     return [
-        *((name, f"exponent α of {factor}", alpha, None) for name, factor, alpha in exponents),
+        *((name, label, alpha, None) for name, label, alpha in exponents),
         *coefficients,
         ("irreducible_loss", "irreducible loss E", law.irreducible_loss, None),
         *slope,
