@@ -4,12 +4,15 @@ import pandas as pd
 
 from gemstones import files, laws, logs
 from gemstones.losses import table
+from gemstones.losses.selections import select
 from gemstones.prescriptions.page import write_page
 from gemstones.prescriptions.study import prescriptions_of
 from gemstones.study import load
 
 logs.start(snakemake)
 study, fit, paths, out = load(snakemake.config), snakemake.wildcards.fit, snakemake.input, snakemake.output
-found = prescriptions_of(study, fit, laws.read(paths.law), pd.read_parquet(paths.resamples), table.read(paths.losses))
+law, losses = laws.read(paths.law), table.read(paths.losses)
+found = prescriptions_of(study, fit, law, pd.read_parquet(paths.resamples), losses)
 files.write_parquet(found, out.table, dict(snakemake.params.items()))
-write_page(found, out.html, out.csv, fit, study.bootstrap.level)
+rows = select(losses, snakemake.params.query, fit)
+write_page(found, out.html, out.csv, fit, study.bootstrap.level, law, rows)

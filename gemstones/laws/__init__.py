@@ -21,6 +21,7 @@ from gemstones.laws.power_law import Allocation, PowerLaw
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gemstones.laws.noise import RunNoise
     from gemstones.laws.resampling import Watch, resample
     from gemstones.laws.uncertainty import Uncertainty
     from gemstones.study import Approach1, Approach3, Bootstrap, Holdout
@@ -75,7 +76,15 @@ def assess(
     if bootstrap.resamples:
         evidence["intervals"] = Uncertainty(found, resamples, bootstrap.level).to_json()
     evidence["held_out"] = held_out(found, rows, holdout)
+    if isinstance(found, HuberFit) and (noise := _noise(found, rows)):
+        evidence["noise"] = noise.to_json()
     return replace(found, evidence=evidence), resamples
+
+
+def _noise(fit: HuberFit, rows: pd.DataFrame) -> RunNoise | None:
+    from gemstones.laws.noise import run_noise
+
+    return run_noise(fit, rows)
 
 
 def _fitted_ranges(rows: pd.DataFrame) -> dict[str, list[float]]:

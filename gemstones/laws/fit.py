@@ -66,7 +66,8 @@ class HuberFit:
     provenance : versions of package and libraries, SHA-256 of the rows used, seed, specification.
     evidence : what was found out about the fit afterwards: `ranges` (:mod:`~gemstones.laws.certificate`), `fitted_ranges`
         (least and most params, width, depth and tokens of the rows), `intervals`
-        (:mod:`~gemstones.laws.uncertainty`), `held_out` (:mod:`~gemstones.laws.holdout`), `card` (:mod:`~gemstones.laws.card`).
+        (:mod:`~gemstones.laws.uncertainty`), `held_out` (:mod:`~gemstones.laws.holdout`), `patterns`
+        (:mod:`~gemstones.laws.patterns`), `noise` (:mod:`~gemstones.laws.noise`), `card` (:mod:`~gemstones.laws.card`).
     """
 
     law: PowerLaw

@@ -10,6 +10,7 @@ import pandas as pd
 
 from gemstones.errors import UserError
 from gemstones.laws.fit import HuberFit
+from gemstones.prescriptions.against_runs import against_runs
 from gemstones.prescriptions.bands import QUANTITIES
 from gemstones.prescriptions.optimum import prescribe, shapes_table
 from gemstones.prescriptions.search import Search, real_params
@@ -36,6 +37,7 @@ def answer(
     tokens_per_step: int,
     uncertainty: Uncertainty | None = None,
     speeds: Speeds | None = None,
+    rows: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """The optimum on one budget.
 
@@ -44,6 +46,7 @@ def answer(
     budget : in `resource`; GPU-hours need `speeds`.
     tokens_per_step : of the optimizer steps that are shown.
     uncertainty : the law's resamples, for intervals.
+    rows : that the law was fitted to, to hold the answer against.
 
     Returns
     -------
@@ -51,7 +54,7 @@ def answer(
     prescriptions, `steps`, `node_hours` and `intervals` (None where there are none); `nearest`, feasible shapes beside the
     relaxed optimum with its best depth for each width, by width, each with `loss_above_relaxed` in nats and `extra_budget`, the
     share of the budget that the shape needs on top to reach the relaxed optimum's loss (None where it never does); `speed`, what
-    GPU-hours rest on. Unknown numbers are None.
+    GPU-hours rest on; `against_runs`, what the runs say of it (:meth:`AgainstRuns.to_json`), None without rows. Unknown numbers are None.
     """
     given = {"flops": [budget], "gpu_hours": []} if resource == "flops" else {"flops": [], "gpu_hours": [budget]}
     table = prescribe(
@@ -65,6 +68,9 @@ def answer(
         "budget": budget,
         "extrapolated": None if pd.isna(relaxed["extrapolated"]) else bool(relaxed["extrapolated"]),
         **found,
+        "against_runs": None
+        if rows is None
+        else against_runs(law, rows, resource, budget, float(relaxed["loss"])).to_json(),
         "nearest": _nearest(search, budget, relaxed, tokens_per_step),
         "speed": speeds
         and {
@@ -109,7 +115,7 @@ def budget_for(search: Search, quantity: str, value: float) -> float:
 
 
 def _shape(row: pd.Series[Any], tokens_per_step: int, speeds: Speeds | None) -> dict[str, Any]:
-    intervals = {name: [_known(row[f"{name}_{end}"]) for end in ("low", "high")] for name in QUANTITIES}
+    intervals = {name: [_known(row[f"{name}_{end}"]) for end in ("low", "high")] for name in [*QUANTITIES, "run_loss"]}
     hours = _known(row["gpu_hours"])
     return {
         **{name: _known(row[name]) for name in SHAPE},

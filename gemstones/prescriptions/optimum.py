@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from gemstones.laws.fit import HuberFit
+from gemstones.laws.noise import RunNoise
 from gemstones.laws.power_law import PowerLaw
 from gemstones.prescriptions.bands import QUANTITIES, bands
 from gemstones.prescriptions.reference import reference
@@ -24,6 +25,7 @@ COLUMNS = [
     "fit", "variant", "resource", "budget", "bucket_from", "flops", "gpu_hours", "nodes", "gpu_hours_fewest_nodes",
     "gpu_hours_most_nodes", "gpu_hours_error", "width", "depth", "aspect_ratio", "param_count", "params", "law_params", "tokens", "tokens_per_param",
     "loss", "extrapolated", "beyond_fitted", *(f"{name}_{end}" for name in QUANTITIES for end in ("low", "high")),
+    "run_loss_low", "run_loss_high",
 ]  # fmt: skip
 
 
@@ -73,7 +75,8 @@ def prescribe(
     and, for laws of params and tokens on budgets of FLOPs, `closed_form` (Hoffmann et al., Eq. 4, C = 6·N·T), which has no shape;
     its `params` are known only where the law counts all parameters. `law_params` is in the law's own count, `param_count`. `flops`
     are spent in training, `gpu_hours` estimated on `nodes` (and on the fewest and the most that were recorded), with the speed
-    model's typical relative error in `gpu_hours_error`; all null where speeds are unknown. `extrapolated` says whether FLOPs or
+    model's typical relative error in `gpu_hours_error`; all null where speeds are unknown. `loss_low` and `_high` are about the
+    law's loss, `run_loss_low` and `_high` about that of a run that is trained (:func:`with_run_loss`). `extrapolated` says whether FLOPs or
     budget lie outside those of the fitted rows, `beyond_fitted` which of params, width, depth and tokens do, with commas; null
     where the range is unknown, or, for the latter, none does.
 
@@ -96,6 +99,7 @@ def prescribe(
         spent, *shape = (rows[name].to_numpy() for name in ("flops", "width", "depth"))
         tables.append(shapes_table(Search.of(law, suite, speeds), "reference", spent, *shape).assign(**rows))
     table = pd.concat(tables, ignore_index=True)
+    table = with_run_loss(table, law, uncertainty.level if uncertainty else None)
     return table.assign(
         fit=fit,
         aspect_ratio=table["width"] / table["depth"],
@@ -106,6 +110,24 @@ def prescribe(
         extrapolated=beyond_data(table, law, max_flops, speeds),
         beyond_fitted=beyond_fitted(table, law),
     ).reindex(columns=COLUMNS)
+
+
+def with_run_loss(table: pd.DataFrame, law: HuberFit | PowerLaw, level: float | None) -> pd.DataFrame:
+    """The prediction interval of an untrained run's loss: `run_loss_low` and `_high`.
+
+    It is the interval of the law's loss (`loss_low`, `loss_high`), wider by the noise of runs: distances in log loss add up as squares.
+    Null where either is unknown.
+    """
+    known = law.evidence.get("noise") if isinstance(law, HuberFit) else None
+    if not known or level is None or "loss_low" not in table:
+        return table.assign(run_loss_low=np.nan, run_loss_high=np.nan)
+    noise = RunNoise.from_json(known).half_width(level)
+    loss = np.log(table["loss"])
+    below, above = loss - np.log(table["loss_low"]), np.log(table["loss_high"]) - loss
+    # An interval of the law need not hold the fit itself.
+    low = loss - np.hypot(below.clip(lower=0), noise)
+    high = loss + np.hypot(above.clip(lower=0), noise)
+    return table.assign(run_loss_low=np.exp(low), run_loss_high=np.exp(high))
 
 
 def extrapolated(flops: pd.Series[float], law: HuberFit | PowerLaw, max_flops: float | None) -> pd.Series[bool]:

@@ -7,17 +7,28 @@ from pathlib import Path
 import pandas as pd
 
 from gemstones.files import write_csv
+from gemstones.laws.fit import HuberFit
+from gemstones.prescriptions.against_runs import against_runs
+from gemstones.prescriptions.against_runs import table as against_table
 from gemstones.prescriptions.search import UNITS
 from gemstones.report import number, write_html_table
 
 # Quantities of the relaxed optimum, each followed by its interval, with what they are divided by.
 SHOWN = {
     "aspect_ratio": ("width/depth", 1), "params": ("1e9 parameters", 1e9), "tokens": ("1e9 tokens", 1e9),
-    "tokens_per_param": ("tokens per parameter", 1), "loss": ("loss", 1),
+    "tokens_per_param": ("tokens per parameter", 1), "loss": ("loss", 1), "run_loss": ("loss of a trained run", 1),
 }  # fmt: skip
 
 
-def write_page(table: pd.DataFrame, path: str | Path, csv: str | Path, name: str, level: float) -> None:
+def write_page(
+    table: pd.DataFrame,
+    path: str | Path,
+    csv: str | Path,
+    name: str,
+    level: float,
+    law: HuberFit | None = None,
+    rows: pd.DataFrame | None = None,
+) -> None:
     """Write the prescriptions of one fit, a table for each resource, without columns that are empty.
 
     Parameters
@@ -27,14 +38,29 @@ def write_page(table: pd.DataFrame, path: str | Path, csv: str | Path, name: str
     csv : of the same rows in one table, the first column of which names that of the page.
     name : of the fit.
     level : of its intervals.
+    law, rows : the fit and its rows, to hold the prescriptions against.
     """
     heading = {"flops": "Budgets in FLOPs", "gpu_hours": "Budgets in GPU-hours"}
     tables = {
         heading[str(resource)]: page_table(rows, str(resource), level)
         for resource, rows in table.groupby("resource", sort=False)
     }
+    if law is not None and rows is not None:
+        tables |= _against(table, law, rows)
     write_html_table(tables, path, f"Prescriptions of {name}", _note(table))
     write_csv(pd.concat(tables, names=["table"]).reset_index(level="table"), csv)
+
+
+def _against(table: pd.DataFrame, law: HuberFit, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables of what the runs say of the relaxed optimum, on the budgets that they have spent."""
+    relaxed = table[table["variant"] == "relaxed"]
+    found = {}
+    for resource, optima in relaxed.groupby("resource", sort=False):
+        each = zip(optima["budget"], optima["loss"], strict=True)
+        held = against_table([against_runs(law, rows, resource, budget, loss) for budget, loss in each])
+        if not held.empty:
+            found[f"Held against the runs, {UNITS[str(resource)]}"] = held
+    return found
 
 
 def page_table(rows: pd.DataFrame, resource: str, level: float) -> pd.DataFrame:
@@ -51,7 +77,8 @@ def page_table(rows: pd.DataFrame, resource: str, level: float) -> pd.DataFrame:
     }
     for quantity, (label, unit) in SHOWN.items():
         ends = zip(relaxed[f"{quantity}_low"] / unit, relaxed[f"{quantity}_high"] / unit, strict=True)
-        columns[label] = relaxed[quantity] / unit
+        if quantity in relaxed:
+            columns[label] = relaxed[quantity] / unit
         columns[f"{label}, {100 * level:g} %"] = pd.Series(
             [None if pd.isna(low) else f"{_short(low)} … {_short(high)}" for low, high in ends], dtype=object
         )

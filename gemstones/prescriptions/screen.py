@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gemstones.cluster.narrow import narrowed
 from gemstones.errors import UserError
 from gemstones.laws.choice import said
+from gemstones.prescriptions.against_runs import LOWEST
 from gemstones.prescriptions.answer import answer, budget_for
 from gemstones.prescriptions.search import UNITS, Search
 from gemstones.prescriptions.source import Source, find
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 WIDTH = 100
 # Relative error of the model of speed above which GPU-hours come with a warning.
 LARGE_ERROR = 0.25
+# Further runs that are shown beside those of the lowest losses: the nearest in log width and log depth.
+NEAREST_RUNS, NEAR = 2, math.log(2)
+VERDICT_STYLES = {"usable": "green", "rough": "yellow", "do not plan by this": "bold red", "no runs": "yellow"}
 ROWS = {
     "width": "width", "depth": "depth (layers)", "aspect_ratio": "width / depth", "params": "parameters",
     "tokens": "training tokens", "tokens_per_param": "tokens per parameter", "loss": "loss, nats per token",
@@ -71,7 +76,14 @@ def show_prescription(
     if wanted in ("tokens", "params"):
         budget = budget_for(Search.of(source.law, source.suite), wanted, value)
     found = answer(
-        source.law, source.suite, resource, budget, source.tokens_per_step, source.uncertainty, source.speeds
+        source.law,
+        source.suite,
+        resource,
+        budget,
+        source.tokens_per_step,
+        source.uncertainty,
+        source.speeds,
+        source.rows,
     )
     found = {"asked": given, "law": _law(source), **found, "warnings": _warnings(source, found)}
     notes = write_config(source, found, write) if write else []
@@ -173,7 +185,14 @@ def _print(console: Console, source: Source, found: Mapping[str, Any]) -> None:
     whose = f"{source.name} of {source.study.study}" if source.study and source.fitted else source.name
     mark = "  [beyond the data: extrapolated]" if found["extrapolated"] else ""
     console.print(f"{given}{'' if given == budget else f' = {budget}'}, by {whose}{mark}", style="bold")
+    against = found["against_runs"]
+    none = "no runs are at hand to hold this against: name a study and one of its fits"
+    console.print(
+        against["said"] if against else none, style=VERDICT_STYLES.get(against["verdict"]) if against else "dim"
+    )
     _print_optimum(console, source, found)
+    if against and against["runs"]:
+        _print_runs(console, found)
     if found["speed"]:
         _print_hours(console, found)
     else:
@@ -198,13 +217,43 @@ def _print_optimum(console: Console, source: Source, found: Mapping[str, Any]) -
         cells = [_value(name, shape[name]) for shape in shapes]
         interval = [" … ".join(_value(name, end) for end in ends) if ends else "–"] if level else []
         table.add_row(label, *cells, *interval)
+    if level and (of_run := relaxed["intervals"]["run_loss"]):
+        prediction = " … ".join(_value("loss", end) for end in of_run)
+        table.add_row("loss of a run that is trained", *[""] * len(heads), prediction)
     steps = [f"{shape['steps']:,}" for shape in (feasible, relaxed)]
     table.add_row(f"steps of {source.tokens_per_step:,} tokens", *steps)
     if found["resource"] == "gpu_hours":
         table.add_row("FLOPs", *(f"{shape['flops']:.3g}" for shape in (feasible, relaxed)))
     console.print(narrowed(table, console, ["C = 6NT", "relaxed"]))
     if level:
-        console.print("The interval is that of the relaxed optimum, from the laws of resamples.", style="dim")
+        told = "Intervals are those of the relaxed optimum by the laws of resamples"
+        noise = source.law.evidence.get("noise")
+        if noise:
+            seeds = "seeds of a shape" if noise["source"] == "replicates" else "runs around the law"
+            told += f"; that of a run adds the noise of runs, {100 * noise['run']:.2g} % by {noise['runs']} {seeds}"
+        console.print(f"{told}.", style="dim")
+
+
+def _print_runs(console: Console, found: Mapping[str, Any]) -> None:
+    """The runs of the lowest losses at the budget, and of the others the nearest shapes."""
+    runs, shape = found["against_runs"]["runs"], found["relaxed"]
+    lowest, others = runs[:LOWEST], runs[LOWEST:]
+    if all(run["width"] and run["depth"] for run in runs):
+
+        def distance(run: Mapping[str, float]) -> float:
+            return math.hypot(math.log(run["width"] / shape["width"]), math.log(run["depth"] / shape["depth"]))
+
+        others = [run for run in sorted(others, key=distance)[:NEAREST_RUNS] if distance(run) < NEAR]
+    else:
+        others = []
+    table = _table(f"runs at this budget: the {len(lowest)} lowest" + (", and the nearest shapes" if others else ""))
+    table.add_column("run")
+    for head in ("parameters", "tokens", "loss", "law", "law off by"):
+        table.add_column(head, justify="right")
+    for run in [*lowest, *others]:
+        cells = [_value(name, run[name]) for name in ("params", "tokens", "loss")]
+        table.add_row(run["run"], *cells, _value("loss", run["predicted"]), f"{100 * run['deviation']:+.2f} %")
+    console.print(table)
 
 
 def _print_hours(console: Console, found: Mapping[str, Any]) -> None:

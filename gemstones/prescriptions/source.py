@@ -20,6 +20,7 @@ from gemstones.laws.fit import HuberFit
 from gemstones.laws.resampling import names_of
 from gemstones.laws.uncertainty import Uncertainty
 from gemstones.losses import table
+from gemstones.losses.selections import select
 from gemstones.prescriptions.speeds import Speeds, speeds_of
 from gemstones.prescriptions.study import fitted_speeds
 from gemstones.study import Recipe, Study, Suite
@@ -36,6 +37,7 @@ class Source:
     name : of the law, as messages have it: of the fit, or a law's file.
     config, study : of the study, where there is one.
     fitted : whether the law is one of the study's own.
+    rows : that the law was fitted to, where they are known.
     choice : which of the study's fits predicts unseen runs best (:mod:`gemstones.laws.choice`), where that is known.
     """
 
@@ -46,6 +48,7 @@ class Source:
     config: Path | None = None
     study: Study | None = None
     fitted: bool = False
+    rows: pd.DataFrame | None = None
     choice: Mapping[str, Any] | None = None
 
     @property
@@ -102,8 +105,13 @@ def find(law: str | None, config: Path | None, study: str | None, results: Path,
     level = known.bootstrap.level if known else fit.evidence.get("intervals", {}).get("level", 0.95)
     drawn = _resamples(resamples, fit) if resamples.is_file() else pd.DataFrame()
     uncertainty = None if drawn.empty else Uncertainty(fit, drawn, level)
-    speeds = _speeds(known, name, results, nodes) if known else None
-    return Source(name, fit, uncertainty, speeds, config, known, fitted, choice)
+    losses = _losses(known, results) if known else None
+    speeds = _speeds(known, name, losses, nodes) if known else None
+    rows = None
+    if known and losses is not None and fitted and name in known.fits:
+        selection = known.fits[name].selection
+        rows = select(losses, known.selections[selection], selection)
+    return Source(name, fit, uncertainty, speeds, config, known, fitted, rows, choice)
 
 
 def _resamples(path: Path, fit: HuberFit) -> pd.DataFrame:
@@ -161,12 +169,15 @@ def _fit_name(study: Study, law: str | None, config: Path, choice: Mapping[str, 
     return law
 
 
-def _speeds(study: Study, name: str, results: Path, nodes: int | None) -> Speeds | None:
-    """As the runs recorded them, or else as the plan has them."""
+def _losses(study: Study, results: Path) -> pd.DataFrame | None:
     path = results / study.study / "losses" / "losses.parquet"
-    if not path.is_file():
+    return table.read(path) if path.is_file() else None
+
+
+def _speeds(study: Study, name: str, losses: pd.DataFrame | None, nodes: int | None) -> Speeds | None:
+    """As the runs recorded them, or else as the plan has them."""
+    if losses is None:
         return speeds_of(study, nodes=nodes)
-    losses = table.read(path)
     if name in study.fits:
         return fitted_speeds(study, name, losses, nodes)
     return speeds_of(study, losses, nodes=nodes)

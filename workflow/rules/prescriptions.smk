@@ -14,9 +14,9 @@ rule prescription:
         code=modules(
             *(
                 f"prescriptions/{name}"
-                for name in ("bands", "optimum", "page", "reference", "search", "speeds", "study")
+                for name in ("against_runs", "bands", "optimum", "page", "reference", "search", "speeds", "study")
             ),
-            *(f"laws/{name}" for name in ("__init__", "fit", "power_law", "uncertainty")),
+            *(f"laws/{name}" for name in ("__init__", "fit", "noise", "power_law", "rows", "uncertainty")),
             *(f"losses/{name}" for name in ("selections", "table")),
             *(f"suite/{name}" for name in ("counting", "shapes")),
             "cluster/throughput",

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from gemstones.laws import HuberFit, PowerLaw, Uncertainty
+from gemstones.laws.power_law import exponent_names
 from gemstones.laws.uncertainty import expanded_tail
 from gemstones.prescriptions.bands import QUANTITIES
 from gemstones.prescriptions.optimum import prescribe
@@ -22,12 +23,38 @@ def fit_of(law: PowerLaw) -> HuberFit:
 def resamples_of(laws: list[PowerLaw]) -> pd.DataFrame:
     rows = []
     for law in laws:
-        terms = zip(law.covariates, law.exponents, law.log_coefficients, strict=True)
         row = {"unit": "run", "irreducible_loss": law.irreducible_loss, "objective": 0.0}
-        for role, exponent, log_coefficient in terms:
-            row |= {f"exponent_{role}": exponent, f"log_coefficient_{role}": log_coefficient}
+        row |= dict(zip(exponent_names(law.covariates), law.flat_exponents, strict=True))
+        for term, log_coefficient in zip(law.covariates, law.log_coefficients, strict=True):
+            row[f"log_coefficient_{term}"] = log_coefficient
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("law", ["interaction", "pair"])
+def test_optima_of_products_are_those_of_the_search(suite, law):
+    """One law at a time by golden sections, many at a time on grids; of two covariates also in closed form."""
+    laws = {
+        "interaction": PowerLaw(("width", "depth", "params", "tokens*params"), (0.18, 0.49, 0.31, (0.53, -0.21)), (1.0, -0.2, 5.3, 7.4), 1.3),
+        "pair": PowerLaw(("tokens*params", "params"), ((0.54, -0.2), 0.21), (7.6, 4.2), 1.6),
+    }  # fmt: skip
+    found = laws[law]
+    table = prescribe(found, BUDGETS, suite, uncertainty=Uncertainty(fit_of(found), resamples_of([found] * 3)))
+    for name in QUANTITIES:
+        rows = table[(table.variant == "relaxed") | ((table.variant == "closed_form") & table[f"{name}_low"].notna())]
+        assert len(rows)
+        assert rows[f"{name}_low"].to_numpy() == pytest.approx(rows[name].to_numpy(), rel=1e-3), name
+    assert ("closed_form" in set(table.variant)) == (law == "pair")
+
+
+def test_resamples_without_an_optimum_are_counted_as_such(suite):
+    """Where more parameters make data gain faster than they do themselves, the largest model for one token would be best."""
+    law = PowerLaw(("params", "tokens*params"), (0.3, (0.5, -0.1)), (6.0, 8.0), 1.6)
+    falling = [replace(law, exponents=(0.3, (0.5, -0.1 - 1e-4 * i))) for i in range(200)]
+    flat = replace(law, exponents=(0.3, (0.0, -0.1)))
+    few, many = (Uncertainty(fit_of(law), resamples_of([*falling, *[flat] * n])) for n in (1, 50))
+    assert prescribe(law, [1e21], suite, uncertainty=few)["loss_low"].notna().any()
+    assert prescribe(law, [1e21], suite, uncertainty=many)["loss_low"].isna().all()
 
 
 def test_resamples_that_agree_leave_no_interval_around_the_optimum(published, suite):

@@ -57,6 +57,14 @@ def test_laws_of_other_covariates(published, covariates):
     assert_same(law, grid(8.5, widths=25, depths=20, tokens=50))
 
 
+@pytest.mark.parametrize("data", ["tokens*params", "tokens*width*depth"])
+def test_laws_of_products(published, data):
+    """The shapes that can pay for a number of tokens no longer rank alike for all of them."""
+    exponents = (*published.exponents[:3], (0.5, *[-0.1] * data.count("*")))
+    law = PowerLaw((*published.covariates[:3], data), exponents, published.log_coefficients, 1.5)
+    assert_same(law, grid(widths=40, depths=30, tokens=60))
+
+
 def test_of_equal_losses_the_first_row_counts():
     # Every shape has the same loss, so the lowest one is that of the most tokens that some shape can pay for.
     law = PowerLaw(("width", "tokens"), (0.0, 0.3), (0.0, 5.0), 1.5)

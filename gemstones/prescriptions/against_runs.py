@@ -1,0 +1,158 @@
+"""A prescription held against the runs that have spent its budget: what they reached, and what the law says of each.
+
+A law that is at its minimum may still be wrong where it prescribes. The runs of its own rows know better: at a budget within the
+data, each has a loss there, and the law a prediction for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from gemstones.laws.power_law import PowerLaw
+from gemstones.laws.rows import run_names
+from gemstones.prescriptions.search import UNITS
+
+if TYPE_CHECKING:
+    from gemstones.laws.fit import HuberFit
+    from gemstones.study import Resource
+
+# So many runs of the lowest losses are compared: the best shapes, of which a prescription must be one.
+LOWEST = 5
+# A loss is off by less than the first: usable; by more than the second: not to be planned by. One percent of the loss is about what
+# a fifth of the budget buys (losses fall as C^-0.05).
+USABLE, ROUGH = 0.01, 0.02
+COLUMNS = ("run", "width", "depth", "params", "tokens", "loss", "predicted", "deviation")
+
+
+@dataclass(frozen=True)
+class AgainstRuns:
+    """What the runs say of a budget.
+
+    Attributes
+    ----------
+    runs : those that have spent the budget, lowest loss first, with `COLUMNS`: tokens and loss (nats per token) at the budget, the
+        law's prediction, and predicted / observed − 1.
+    promised : loss that the law prescribes on the budget, nats per token.
+    """
+
+    budget: float
+    resource: Resource
+    runs: pd.DataFrame
+    promised: float
+
+    @property
+    def lowest(self) -> pd.DataFrame:
+        """The runs of the lowest losses."""
+        return self.runs.head(LOWEST)
+
+    @property
+    def above_lowest(self) -> float:
+        """Promised loss / lowest loss that a run reached − 1."""
+        return self.promised / float(self.runs["loss"].iloc[0]) - 1
+
+    @property
+    def off(self) -> float:
+        """Largest deviation, without its sign, of the law from the lowest runs."""
+        return float(self.lowest["deviation"].abs().max())
+
+    @property
+    def verdict(self) -> str:
+        """usable, rough, or do not plan by this; no runs where there is none to ask."""
+        if self.runs.empty:
+            return "no runs"
+        if self.off > ROUGH or self.above_lowest < -USABLE:
+            return "do not plan by this"
+        return "usable" if self.off <= USABLE else "rough"
+
+    def said(self) -> str:
+        """The verdict and its reasons, in a sentence."""
+        unit = f"{self.budget:.3g} {UNITS[self.resource]}"
+        if self.runs.empty:
+            return f"no run has spent {unit}: nothing holds this prescription"
+        low, high = 100 * self.lowest["deviation"].min(), 100 * self.lowest["deviation"].max()
+        best, above = self.runs.iloc[0], 100 * self.above_lowest
+        beside = "below" if above < 0 else "above"
+        return (
+            f"{self.verdict}: of the {len(self.runs)} runs that have spent {unit}, the law misses the {len(self.lowest)} lowest by "
+            f"{low:+.2f} to {high:+.2f} %, and promises {self.promised:.3f}, {abs(above):.2g} % {beside} the lowest that any reached, "
+            f"{best['loss']:.3f} ({best['run']})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        empty = self.runs.empty
+        return {
+            "verdict": self.verdict,
+            "said": self.said(),
+            "promised_above_lowest": None if empty else self.above_lowest,
+            "runs": self.runs.to_dict("records"),
+        }
+
+
+def against_runs(
+    law: HuberFit | PowerLaw, rows: pd.DataFrame, resource: Resource, budget: float, promised: float
+) -> AgainstRuns:
+    """Hold what a law prescribes on a budget against the runs that it was fitted to.
+
+    Parameters
+    ----------
+    rows : of the law's selection; reads `run`, `loss`, the law's columns, `width`, `depth`, `params`, `tokens`, and `flops` or
+        `gpu_hours`.
+    promised : the law's loss at its optimum on the budget, nats per token.
+
+    Returns
+    -------
+    AgainstRuns; log losses and log tokens are interpolated between a run's checkpoints in the log of what they have spent.
+    """
+    return AgainstRuns(budget, resource, _runs_at(law, rows, resource, budget), promised)
+
+
+def table(fits: list[AgainstRuns]) -> pd.DataFrame:
+    """A row for each budget that some run has spent, for a page: verdict, promised loss, the lowest run and the law's deviations."""
+    return pd.DataFrame(
+        [
+            {
+                UNITS[each.resource]: each.budget,
+                "verdict": each.verdict,
+                "promised loss": each.promised,
+                "lowest loss of a run": each.runs["loss"].iloc[0],
+                "run": each.runs["run"].iloc[0],
+                "promised above lowest, %": 100 * each.above_lowest,
+                f"law off the {LOWEST} lowest, % from": 100 * each.lowest["deviation"].min(),
+                "% to": 100 * each.lowest["deviation"].max(),
+                "runs": len(each.runs),
+            }
+            for each in fits
+            if not each.runs.empty
+        ]
+    )
+
+
+def _runs_at(law: HuberFit | PowerLaw, rows: pd.DataFrame, resource: Resource, budget: float) -> pd.DataFrame:
+    names = run_names(rows) if {resource, "tokens", "loss"} <= set(rows) else None
+    if names is None:
+        return pd.DataFrame(columns=list(COLUMNS))
+    found = []
+    own = law.columns if isinstance(law, PowerLaw) else law.law.columns
+    columns = [name for name in ("width", "depth", "params", *own) if name in rows]
+    for run, of_run in rows.groupby(names, sort=True):
+        known = of_run[of_run[resource].notna()].sort_values(resource)
+        spent = known[resource].to_numpy(float)
+        # A cooldown counts with its main run, whose losses are other ones at the same budget.
+        if "phase" in known and known["phase"].nunique(dropna=False) > 1:
+            continue
+        if len(spent) < 2 or not spent[0] <= budget <= spent[-1]:
+            continue
+        at = {
+            name: float(np.exp(np.interp(np.log(budget), np.log(spent), np.log(known[name].to_numpy(float)))))
+            for name in {*columns, "tokens", "loss"}
+        }
+        found.append({"run": str(run), **at})
+    table = pd.DataFrame(found, columns=["run", *dict.fromkeys([*columns, "tokens", "loss"])])
+    if not table.empty:
+        table["predicted"] = law.predict(table)
+        table["deviation"] = table["predicted"] / table["loss"] - 1
+    return table.reindex(columns=list(COLUMNS)).sort_values("loss", ignore_index=True)
