@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gemstones.errors import UserError
 from gemstones.files import sha256
-from gemstones.laws import assess, fit_huber, fit_hull
+from gemstones.laws import assess, fit_huber, fit_hull, with_patterns
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HullFit, hull_columns
 from gemstones.laws.power_law import exponent_names, factors, has_closed_form, roles, written
@@ -72,6 +72,8 @@ def fit_file(
             if bootstrap["resamples"]:
                 uncertainty = Uncertainty(found, resamples, bootstrap["level"])
             found = replace(found, evidence={**found.evidence, "card": card(found, rows)})
+        elif isinstance(found, HuberFit):
+            found = with_patterns(found, rows, seed)
     except UserError as error:
         raise UserError(f"{file}: {str(error).removeprefix('fit: ')}") from None
     budgets = optima(found, flops, uncertainty) if flops else []

@@ -41,6 +41,7 @@ __all__ = [
     "lower_hull",
     "read",
     "resample",
+    "with_patterns",
 ]
 
 
@@ -72,6 +73,8 @@ def assess(
         evidence["ranges"] = ranges(found, rows)
         evidence["fitted_ranges"] = _fitted_ranges(rows)
         found = replace(found, warnings=(*found.warnings, *open_ends(found, evidence["ranges"])))
+        found = with_patterns(replace(found, evidence=evidence), rows, seed)
+        evidence = dict(found.evidence)
     resamples = resampling.resample(found, rows, bootstrap, seed, jobs, unfinished, watch)
     if bootstrap.resamples:
         evidence["intervals"] = Uncertainty(found, resamples, bootstrap.level).to_json()
@@ -79,6 +82,14 @@ def assess(
     if isinstance(found, HuberFit) and (noise := _noise(found, rows)):
         evidence["noise"] = noise.to_json()
     return replace(found, evidence=evidence), resamples
+
+
+def with_patterns(fit: HuberFit, rows: pd.DataFrame, seed: int = 0) -> HuberFit:
+    """A fit with what its residuals still show (:mod:`gemstones.laws.patterns`), as evidence and as warnings."""
+    from gemstones.laws.patterns import patterns
+
+    found = patterns(fit, rows, seed)
+    return replace(fit, evidence={**fit.evidence, "patterns": found}, warnings=(*fit.warnings, *found["warnings"]))
 
 
 def _noise(fit: HuberFit, rows: pd.DataFrame) -> RunNoise | None:

@@ -213,6 +213,7 @@ def _hull_fitting(fit: HullFit) -> Answers:
 
 
 def _certificate(fit: HuberFit) -> Answers:
+    told = (fit.evidence.get("patterns") or {}).get("warnings", [])
     limit = f"{'below' if fit.converged else 'not below'} {CONVERGED_GRADIENT:g}"
     return {
         "Is it at a minimum?": (
@@ -223,8 +224,34 @@ def _certificate(fit: HuberFit) -> Answers:
             f"{100 * fit.share_of_starts_at_optimum:.3g} % of {fit.starts} starts ended there, none lower"
         ),
         "How flat is it?": _spans(fit.evidence.get("ranges"), "within 1 % of the objective, all else refitted: "),
-        "What do the rows not identify?": "; ".join(fit.warnings) or "no warning",
+        "What do the rows not identify?": "; ".join(w for w in fit.warnings if w not in told) or "no warning",
+        "Do the residuals still have a pattern?": _patterns(fit.evidence.get("patterns")),
+        "How far do runs lie off it?": _noise(fit.evidence.get("noise")),
     }
+
+
+def _patterns(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "not tested"
+    if found["warnings"]:
+        return "yes: " + "; ".join(found["warnings"])
+    if reason := found.get("not_tested"):
+        return f"not tested: {reason}"
+    return "none that chance does not make in one of a hundred, or of 0.2 % of the loss: early against later losses, and runs by shape"
+
+
+def _noise(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return NOT_KNOWN
+    how = (
+        "seeds of a shape"
+        if found["source"] == "replicates"
+        else "runs around the law, of whose form they know what it misses"
+    )
+    return (
+        f"by {100 * found['run']:.2g} % (standard deviation, from {found['runs']} {how}; {found['degrees_of_freedom']} degrees of "
+        f"freedom), single checkpoints by {100 * found['within']:.2g} % around their run"
+    )
 
 
 def _intervals(fit: Fit) -> Answers:

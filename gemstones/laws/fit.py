@@ -146,7 +146,7 @@ SAME_IN_JSON = (
     "objective", "n_rows", "n_runs", "gradient_norm", "converged", "lowest_curvature", "starts",
     "share_of_starts_at_optimum", "min_flops", "max_flops", "weights", "overestimate_penalty",
 )  # fmt: skip
-EVIDENCE = ("ranges", "fitted_ranges", "intervals", "held_out", "patterns", "noise", "card")
+EVIDENCE = ("ranges", "fitted_ranges", "patterns", "intervals", "held_out", "noise", "card")
 
 
 def fit_huber(

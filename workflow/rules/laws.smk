@@ -17,7 +17,8 @@ rule law:
                 f"laws/{name}"
                 for name in ("__init__", "card", "certificate", "fit", "holdout", "hull", "identifiability")
             ),
-            *(f"laws/{name}" for name in ("minimize", "power_law", "resampling", "rows", "starts", "uncertainty")),
+            *(f"laws/{name}" for name in ("minimize", "noise", "patterns", "power_law", "resampling", "rows")),
+            *(f"laws/{name}" for name in ("starts", "uncertainty")),
             *(f"losses/{name}" for name in ("columns", "origin", "selections", "table")),
             "report",
             "suite/recipe",
