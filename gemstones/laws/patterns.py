@@ -81,12 +81,9 @@ def early_and_run(rows: pd.DataFrame, residual: Array) -> pd.DataFrame:
 
 
 def _by_run(rows: pd.DataFrame, names: NDArray[np.str_], residual: Array) -> pd.DataFrame:
-    log_tokens = np.log(rows["tokens"].to_numpy(float))
-    columns = {
-        name: rows[name].to_numpy(float, na_value=np.nan) for name in ("params", "width", "depth") if name in rows
-    }
-    if {"width", "depth"} <= set(columns):
-        columns["width/depth"] = columns["width"] / columns["depth"]
+    log_tokens = np.log(_numbers(rows, "tokens"))
+    columns = {name: _numbers(rows, name) for name in ("params", "width", "depth")}
+    columns["width/depth"] = columns["width"] / columns["depth"]
     found = {}
     for run in np.unique(names):
         own = names == run
