@@ -431,11 +431,15 @@ class Losses(Config):
         return bool(self.sources) and "released" not in self.sources
 
 
+Resamples = Annotated[int | None, Field(ge=0, description="of this fit; by default those of bootstrap")]
+
+
 class Approach1(Config):
     """Lower convex hull of the losses, then straight lines in log-log over its points."""
 
     approach: Literal[1]
     selection: str
+    resamples: Resamples = None
     resource: Resource = "flops"
     param_count: ParamCount = "params"
 
@@ -445,6 +449,7 @@ class Approach3(Config):
 
     approach: Literal[3]
     selection: str
+    resamples: Resamples = None
     covariates: tuple[Covariate, ...] = Field(
         default=("params", "tokens"),
         description="terms: columns of the losses table, or products such as tokens*params",
@@ -502,6 +507,9 @@ class Errors(Config):
     """How the log losses of simulated runs miss their law: what two checkpoints of a run share, and what they do not."""
 
     run: NonNegative = Field(description="scale of a run's offset, Student's t with 3 degrees of freedom")
+    shape: NonNegative = Field(
+        default=0, description="standard deviation of an offset that is a smooth function of log width and log depth"
+    )
     start: NonNegative = Field(description="standard deviation at the start of what falls as tokens^-start_decay")
     start_decay: NonNegative = 0.5
     drift: NonNegative = Field(description="standard deviation of a stationary walk along a run")
@@ -530,7 +538,11 @@ class TrueLaw(Config):
 class Scenario(Config):
     """Simulated suites of one kind, and the intervals of laws fitted to them."""
 
-    law: str = Field(description="the law that they follow, and that is fitted to them")
+    law: str = Field(description="the law that they follow")
+    fitted: Literal["truth", "chosen"] | tuple[Covariate, ...] = Field(
+        default="truth",
+        description="the form that is fitted: that of the law, the one that the comparison would choose, or this one",
+    )
     shapes: tuple[ShapeName, ...] = Field(default=(), description="shapes that have a run; none means all")
     suites: Count
     resamples: Count = Field(description="resamples of a suite")
@@ -544,7 +556,9 @@ class Simulation(Config):
     laws: dict[RowName, TrueLaw]
     scenarios: dict[RowName, Scenario]
     parts: Count = Field(default=1, description="jobs of a scenario; their number changes no result")
-    flops: Positive = Field(default=1e21, description="budget of the optimal parameters that have an interval")
+    flops: Annotated[tuple[Budget, ...], Field(min_length=1)] = Field(
+        default=(1e20, 1e21, 1e22), description="budgets whose optimum has intervals"
+    )
     ahead: tuple[ShapeName, Count] = Field(description="shape and training tokens whose predicted loss has an interval")
 
 
@@ -633,6 +647,11 @@ class Study(Config):
     overspend: Overspend | None = None
     overtraining: Overtraining | None = None
     figures: dict[RowName, Figure] = {}
+
+    def bootstrap_of(self, fit: str) -> Bootstrap:
+        """The resamples of one fit."""
+        own = self.fits[fit].resamples
+        return self.bootstrap if own is None else self.bootstrap.model_copy(update={"resamples": own})
 
     @property
     def main_fit(self) -> str | None:

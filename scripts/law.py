@@ -15,7 +15,7 @@ study, name, params = load(snakemake.config), snakemake.wildcards.fit, snakemake
 rows = select(table.read(snakemake.input.losses), params.query, study.fits[name].selection)
 law = laws.fit(study.fits[name], rows, params.seed, params.query)
 options = {"seed": params.seed, "jobs": snakemake.threads, "unfinished": Path(params.unfinished)}
-law, resamples = laws.assess(law, rows, study.bootstrap, study.holdout, **options)
+law, resamples = laws.assess(law, rows, study.bootstrap_of(name), study.holdout, **options)
 law = replace(law, evidence={**law.evidence, "card": card(law, rows, study)})
 write_parquet(resamples, snakemake.output.resamples, dict(law.provenance))
 write_json(law.to_json(), snakemake.output.law)

@@ -2,7 +2,7 @@
 
 from gemstones import logs
 from gemstones.files import write_parquet
-from gemstones.laws.coverage import part_of
+from gemstones.prescriptions.coverage import part_of
 from gemstones.study import load
 
 logs.start(snakemake)

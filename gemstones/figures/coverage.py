@@ -19,6 +19,9 @@ GOOD = (0.90, 0.97)
 BAND = "#DDEBDD"
 TICKS = (0, 30, 50, 70, 80, 90, 95, 100)
 LEAST_SHOWN = 0.25
+OPTIMA = {
+    "params": "N*", "tokens": "T*", "tokens_per_param": "T*/N*", "aspect_ratio": "width/depth", "loss": "loss",
+}  # fmt: skip
 SYMBOLS = {"irreducible_loss": "E", "slope": "slope a", "log_loss_ahead": "loss ahead"}
 
 
@@ -62,7 +65,7 @@ def draw_coverage(tables: Tables) -> Drawing:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
-    panels[0].set_yticks(range(len(quantities)), [_label(name, tables.study.simulation.flops) for name in quantities])
+    panels[0].set_yticks(range(len(quantities)), [_label(name) for name in quantities])
     panels[0].set_ylim(len(quantities) - 0.5, -0.5)
     panels[0].set_ylabel("quantity")
     level = f"{100 * tables.study.bootstrap.level:g}"
@@ -93,9 +96,11 @@ def _shrink(place: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(1.05 - np.exp(-place))
 
 
-def _label(quantity: str, flops: float) -> str:
-    if quantity == "log_optimal_params":
-        return f"N*({scientific(flops)})"
+def _label(quantity: str) -> str:
+    if quantity.startswith("log_"):
+        name, _, budget = quantity.removeprefix("log_").removeprefix("optimal_").rpartition("_")
+        if name in OPTIMA:
+            return f"{OPTIMA[name]} at {scientific(float(budget))}"
     if quantity.startswith("hull_slope_"):
         return f"hull: {quantity.removeprefix('hull_slope_').replace('_per_', '/')} slope"
     return SYMBOLS.get(quantity, quantity.replace("_", " "))

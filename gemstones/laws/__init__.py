@@ -136,7 +136,7 @@ def fit(spec: Approach1 | Approach3, rows: pd.DataFrame, seed: int = 0, query: s
     if spec.approach == 1:
         found = fit_hull(rows, spec.resource, spec.param_count, spec.selection)
     else:
-        found = fit_huber(rows, seed=seed, **spec.model_dump(exclude={"approach"}))
+        found = fit_huber(rows, seed=seed, **spec.model_dump(exclude={"approach", "resamples"}))
     return replace(found, provenance={**found.provenance, "query": query}) if query else found
 
 

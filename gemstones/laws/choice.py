@@ -79,11 +79,7 @@ def choose(study: Study, compared: pd.DataFrame) -> dict[str, Any]:
     rows = compared[(compared["selection"] == study.comparisons[0]) & (compared["parameters_from"] == "fitted here")]
     known = {form(str(law).split(", ")): row for law, row in rows.set_index("law").iterrows()}
     told = {name: _row(name, covariates, known.get(form(covariates))) for name, covariates in candidates(study).items()}
-    tested = [row for row in told.values() if row["error"] is not None]
-    within = [row for row in tested if row["above_best"] <= (row["above_best_se"] or 0.0)]
-    # No candidate may be that good, if the best form has no fit: then the best of those that there are.
-    near = within or sorted(tested, key=lambda row: row["error"])[:1]
-    simplest = min(near, key=lambda row: (row["parameters"], row["error"]), default=None)
+    simplest = simplest_near_best(list(told.values()))
     best = _best(rows, {form(covariates): name for name, covariates in candidates(study).items()})
     fit, chosen_by = (simplest or {}).get("fit"), "held-out error"
     if study.prescriptions.main is not None:
@@ -93,6 +89,17 @@ def choose(study: Study, compared: pd.DataFrame) -> dict[str, Any]:
     found = {"fit": fit, "selection": study.comparisons[0], "chosen_by": chosen_by, "best": best}
     found["candidates"] = list(told.values())
     return {**found, "said": said(found, str(fit))}
+
+
+def simplest_near_best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Of rows with `parameters`, `error`, `above_best` and `above_best_se`, the simplest within a standard error of the best.
+
+    The best form may be none of them: where none is that near to it, the row with the lowest error. None where no row has an error.
+    """
+    tested = [row for row in rows if row["error"] is not None]
+    within = [row for row in tested if row["above_best"] <= (row["above_best_se"] or 0.0)]
+    near = within or sorted(tested, key=lambda row: row["error"])[:1]
+    return min(near, key=lambda row: (row["parameters"], row["error"]), default=None)
 
 
 def said(choice: Mapping[str, Any], fit: str) -> str:

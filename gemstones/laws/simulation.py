@@ -1,7 +1,7 @@
 """Suites of losses that follow a known law, with errors like those of a real suite.
 
-The error of a log loss is the sum of five: an offset of the run, a start that fades with tokens, a walk along the run, noise of
-each checkpoint, and rare spikes upwards. Their sizes are the config's (:class:`gemstones.study.Errors`), chosen such that the
+The error of a log loss is the sum of six: an offset that is a smooth function of the shape, one of the run, a start that fades with
+tokens, a walk along the run, noise of each checkpoint, and rare spikes upwards. Their sizes are the config's (:class:`gemstones.study.Errors`), chosen such that the
 residuals of a law fitted to simulated losses look like those of the same law fitted to the authors' losses: see
 :func:`statistics`, and the golden test that compares them.
 """
@@ -24,6 +24,8 @@ Array = NDArray[np.float64]
 
 # Runs' offsets have heavy tails: one of the authors' 22 runs lies ten times as far from their law as the middle one.
 OFFSET_FREEDOM = 3
+# Length, in log width and log depth, over which an offset that is a function of shape changes.
+SMOOTH = 1.0
 # Robust standard deviation of numbers whose median distance from their median is 1, were they normal.
 NORMAL = 1.4826
 # A checkpoint is a spike if it differs from the mean of its neighbours by more than this many robust standard deviations.
@@ -64,7 +66,26 @@ def suite(rows: pd.DataFrame, truth: TrueLaw, generator: np.random.Generator) ->
     """The rows of :func:`checkpoints` with `loss`, in nats per token."""
     tokens = rows.loc[rows["run"] == rows["run"].iloc[0], "tokens"].to_numpy()
     error = errors(truth.errors, tokens, rows["run"].nunique(), generator)
+    if truth.errors.shape:
+        shapes = rows.drop_duplicates("run")
+        error = (
+            error
+            + truth.errors.shape
+            * smooth(shapes["width"].to_numpy(float), shapes["depth"].to_numpy(float), generator)[:, None]
+        )
     return rows.assign(loss=law_of(truth).predict(rows) * np.exp(error.ravel()))
+
+
+def smooth(width: Array, depth: Array, generator: np.random.Generator) -> Array:
+    """A random smooth function of the shape, (runs,), with a standard deviation of 1 at each shape.
+
+    It is Gaussian, with a correlation that falls to exp(−1/2) where width or depth change by a factor of e: a run's offset says much of
+    those of its neighbours, and little of the other end of the suite.
+    """
+    place = np.log(np.stack([width, depth], axis=1))
+    squares = ((place[:, None] - place) ** 2).sum(-1)
+    covariance = np.exp(-squares / (2 * SMOOTH**2)) + 1e-9 * np.eye(len(place))
+    return np.asarray(np.linalg.cholesky(covariance) @ generator.standard_normal(len(place)))
 
 
 def errors(spec: Errors, tokens: Array, runs: int, generator: np.random.Generator) -> Array:

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gemstones.laws.fit import HuberFit
-from gemstones.laws.power_law import Allocation, exponent_names
+from gemstones.laws.power_law import Allocation, PowerLaw, exponent_names
 from gemstones.laws.uncertainty import Uncertainty
 from gemstones.prescriptions.search import Array, Search, real_params
 
@@ -37,7 +37,7 @@ def bands(uncertainty: Uncertainty, search: Search, budgets: Array) -> pd.DataFr
     nothing than may lie beyond an end.
     """
     assert isinstance(uncertainty.fit, HuberFit)
-    laws = Laws(uncertainty)
+    laws = Laws(uncertainty.fit.law, uncertainty.resamples)
     tables = [_table(uncertainty, "relaxed", budgets, relaxed_optima(laws, search, budgets))]
     if search.law.slope is not None and search.resource == "flops":
         closed = _closed_form(laws, Allocation.of_laws(uncertainty.resamples, search.law.covariates), budgets)
@@ -48,10 +48,8 @@ def bands(uncertainty: Uncertainty, search: Search, budgets: Array) -> pd.DataFr
 class Laws:
     """The laws (R,) of resamples: terms, each with its log coefficients (R,) and exponents (R,) by factor, and E (R,)."""
 
-    def __init__(self, uncertainty: Uncertainty) -> None:
-        table = uncertainty.resamples
-        assert isinstance(uncertainty.fit, HuberFit)
-        law = uncertainty.fit.law
+    def __init__(self, law: PowerLaw, table: pd.DataFrame) -> None:
+        """Laws with the covariates of `law`, as :func:`gemstones.laws.resampling.resample` gives them."""
         names = iter(exponent_names(law.covariates))
         self.terms = [
             (

@@ -108,7 +108,7 @@ def _on_budgets(
     names = ["loss_low", "loss_high", "loss_increase_low", "loss_increase_high"]
     ends = np.full((4, len(table)), np.nan)
     if uncertainty is not None and not uncertainty.resamples.empty:
-        laws = Laws(uncertainty)
+        laws = Laws(search.law, uncertainty.resamples)
         of_laws = _losses(laws, search, per_token, trained)
         optima = np.repeat(relaxed_optima(laws, search, given)["loss"], len(factors), axis=1)[:, possible]
         ends[:, possible] = [*uncertainty.interval(of_laws), *uncertainty.interval(of_laws - optima)]

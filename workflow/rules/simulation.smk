@@ -21,7 +21,8 @@ rule simulation:
                     "rows",
                 )
             ),
-            *(f"laws/{name}" for name in ("simulation", "starts", "uncertainty")),
+            *(f"laws/{name}" for name in ("choice", "holdout", "simulation", "starts", "uncertainty")),
+            *(f"prescriptions/{name}" for name in ("bands", "coverage", "search")),
             *(f"suite/{name}" for name in ("counting", "shapes")),
         ),
     output:
