@@ -130,7 +130,7 @@ def _print_fit(console: Console, found: HuberFit | HullFit, uncertainty: Uncerta
     table.add_column(_title(found), no_wrap=True)
     table.add_column("estimate", justify="right")
     if intervals:
-        table.add_column(f"{100 * intervals['level']:g} % interval", justify="right")
+        table.add_column(intervals["name"], justify="right")
     if ranges:
         table.add_column("objective + 1 %", justify="right")
     for name, label, estimate, ends in _quantities(found, uncertainty):

@@ -32,7 +32,7 @@ from gemstones.figures.style import (
     model_styles,
 )
 from gemstones.laws.hull import HullFit, Line, line_through
-from gemstones.laws.uncertainty import Uncertainty
+from gemstones.laws.uncertainty import Uncertainty, interval_name
 
 Floats = NDArray[np.float64]
 
@@ -225,8 +225,8 @@ def _reference(name: str, axes: Axes, law: HullFit, quantity: str) -> None:
 def _handles(tables: Tables, fits: dict[str, HullFit], lines: list[pd.DataFrame]) -> list[Artist]:
     handles: list[Artist] = [Line2D([], [], color=LINE, linewidth=1.5, label="frontier's line")]
     if any(table["slope_low"].notna().any() for table in lines):
-        level = 100 * tables.study.bootstrap.level
-        handles.append(Patch(color=LINE, alpha=0.2, linewidth=0, label=f"{level:g} % interval"))
+        label = interval_name(next(iter(tables.laws.values())), tables.study.bootstrap.level)
+        handles.append(Patch(color=LINE, alpha=0.2, linewidth=0, label=label))
     if tables.figure.binning:
         handles.append(Line2D([], [], label="best of a bin", **{**BIN_POINTS, "markersize": 5}))
         handles.append(Line2D([], [], label="bins' line", **BIN_LINE))

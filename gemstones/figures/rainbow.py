@@ -71,7 +71,9 @@ def draw_rainbow(tables: Tables) -> Drawing:
         if key in approaches
     ]
     if points["low"].notna().any():
-        label = f"{100 * tables.study.bootstrap.level:g} % interval"
+        level = f"{100 * tables.study.bootstrap.level:g} %"
+        label = f"{level} interval" if 3 in approaches else f"middle {level} of resamples"
+        label += f" (Approach 1: middle {level} of resamples)" if {1, 3} <= approaches else ""
         handles.append(Line2D([], [], color=GREY, marker="o", linewidth=1.1, label=label))
     if tables.figure.published:
         handles.append(Line2D([], [], label="as published", **RING | PUBLISHED))

@@ -91,7 +91,7 @@ def _numbers(fit: Fit) -> pd.DataFrame:
     intervals = fit.evidence.get("intervals", {})
     for label, found in (
         ("objective_within_1_%", fit.evidence.get("ranges")),
-        (f"{100 * intervals.get('level', 0):g}_%_interval", intervals.get("quantities")),
+        (intervals.get("name", "").replace(" ", "_"), intervals.get("quantities")),
     ):
         if found:
             ends = [found.get(name) or (None, None) for name in values]
@@ -258,7 +258,7 @@ def _intervals(fit: Fit) -> Answers:
     found = fit.evidence.get("intervals")
     how = None
     if found:
-        how = f"{100 * found['level']:g} %, {found['method']}, of {found['resamples']} resamples of {found['units']} {found['unit']}s ({found['resampling']}): "
+        how = f"{found['name']}, {found['method']}, of {found['resamples']} resamples of {found['units']} {found['unit']}s ({found['resampling']}): "
     reach = NOT_KNOWN
     low, high = (
         (fit.min_flops, fit.max_flops) if isinstance(fit, HuberFit) else (fit.hull[0].resource, fit.hull[-1].resource)
@@ -268,8 +268,16 @@ def _intervals(fit: Fit) -> Answers:
         reach = f"outside {low:.3g} to {high:.3g} {unit}"
     return {
         "How sure are its parameters?": _spans(found and found["quantities"], how or ""),
+        "How sure are the ends of these?": _errors(found and found["ends_standard_error"]),
         "Where does it extrapolate?": reach,
     }
+
+
+def _errors(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return "not computed"
+    told = [f"{name} {ends[0]:.2g} and {ends[1]:.2g}" for name, ends in found.items() if ends]
+    return "standard errors, for so many resamples: " + ("; ".join(told) or "none")
 
 
 def _spans(found: Mapping[str, Any] | None, before: str) -> str:

@@ -25,6 +25,10 @@ from gemstones.laws.power_law import Allocation
 Array = NDArray[np.float64]
 
 
+# Share of an interval's width by which an end may be unsure, for want of resamples, without a warning.
+ENDS_ERROR = 0.1
+
+
 @dataclass(frozen=True)
 class Uncertainty:
     """A law and the laws fitted to resamples of its rows.
@@ -81,6 +85,32 @@ class Uncertainty:
         low, high = ends.reshape(2, *values.shape[1:])
         return low, high
 
+    def ends_error(self, of_resamples: ArrayLike) -> tuple[Array, Array]:
+        """Standard errors (…) of the ends, from there being so many resamples and no more: the next ends by chance.
+
+        A share p of R resamples lies below an end, give or take sqrt(p(1 − p)/R) (Wilks 1948, order statistics); half of what the
+        end moves between these shares. Not-a-number where there is no interval.
+        """
+        values = np.asarray(of_resamples, dtype=float)
+        tail = self.tail
+        reach = np.sqrt(tail * (1 - tail) / len(values)) if len(values) else np.nan
+        known = np.isfinite(values).all(axis=0)
+        ends = []
+        for middle in (tail, 1 - tail):
+            near = np.clip([middle - reach, middle + reach], 0, 1) if len(values) else [np.nan, np.nan]
+            low, high = (
+                np.quantile(np.where(np.isfinite(values), values, 0.0), near, axis=0)
+                if len(values)
+                else (np.nan, np.nan)
+            )
+            ends.append(np.where(known, (high - low) / 2, np.nan))
+        return ends[0], ends[1]
+
+    @property
+    def name(self) -> str:
+        """What to call the intervals: those of a hull hold the truth far less often than their level says (docs/intervals.md)."""
+        return interval_name(self.fit, self.level)
+
     def quantities(self) -> pd.DataFrame:
         """What is reported of every resample: exponents, E and slope; of a hull, the slopes of its lines."""
         if isinstance(self.fit, HullFit):
@@ -112,7 +142,14 @@ class Uncertainty:
                 f"{len(self.resamples)} resamples are too few for the ends of {100 * self.level:g} % intervals, which may lie "
                 "further out"
             )
-        low, high = self.interval(self.quantities())
+        quantities = self.quantities()
+        low, high = self.interval(quantities)
+        unsure = np.maximum(*self.ends_error(quantities)) > ENDS_ERROR * (high - low)
+        if unsure.any():
+            names = ", ".join(quantities.columns[unsure])
+            found.append(
+                f"{len(self.resamples)} resamples leave an end of the interval of {names} unsure by more than a tenth of its width"
+            )
         for name in self.quantities().columns[low == high]:
             found.append(
                 f"{name} has an interval without a width: it is at its bound, and so are those of the resamples"
@@ -131,8 +168,10 @@ class Uncertainty:
         """What a law's JSON says of its intervals: how they were made, and [low, high] by quantity."""
         quantities = self.quantities()
         ends = np.stack(self.interval(quantities), axis=-1)
+        errors = np.stack(self.ends_error(quantities), axis=-1)
         return {
             "level": self.level,
+            "name": self.name,
             "method": "expanded percentile",
             "resampling": "drawn with replacement" if isinstance(self.fit, HullFit) else "random weights",
             "unit": self.unit,
@@ -143,7 +182,16 @@ class Uncertainty:
                 name: None if np.isnan(pair).any() else pair.tolist()
                 for name, pair in zip(quantities, ends, strict=True)
             },
+            "ends_standard_error": {
+                name: None if np.isnan(pair).any() else pair.tolist()
+                for name, pair in zip(quantities, errors, strict=True)
+            },
         }
+
+
+def interval_name(fit: HuberFit | HullFit, level: float) -> str:
+    """What to call intervals of a level: "95 % interval", or of a hull what it is, since it is none."""
+    return f"middle {100 * level:g} % of resamples" if isinstance(fit, HullFit) else f"{100 * level:g} % interval"
 
 
 def expanded_tail(level: float, units: int, parameters: int) -> float:

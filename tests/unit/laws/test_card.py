@@ -89,7 +89,7 @@ def test_a_card_says_how_sure_the_law_is(huber):
     assert f"exponent_params {low:.4g} to {high:.4g}" in certainty
     low, high = huber.evidence["intervals"]["quantities"]["slope"]
     assert f"slope {low:.4g} to {high:.4g}" in certainty
-    assert "95 %, expanded percentile, of 16 resamples of 10 runs" in certainty
+    assert "95 % interval, expanded percentile, of 16 resamples of 10 runs" in certainty
     assert f"outside {huber.min_flops:.3g} to {huber.max_flops:.3g} FLOPs" in certainty
     assert "identify? no warning" in certainty
     assert "(relative errors): leave one run out? rows 120, runs 10, mean absolute error" in certainty

@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from gemstones import laws
-from gemstones.laws import coverage as module
-from gemstones.laws.coverage import DEFAULT, METHODS, coverage, part_of, side_by_side
-from gemstones.laws.simulation import checkpoints, errors, law_of, statistics, suite
+from gemstones.laws.coverage import DEFAULT, METHODS, coverage, side_by_side
+from gemstones.laws.simulation import checkpoints, errors, law_of, smooth, statistics, suite
+from gemstones.prescriptions.coverage import part_of
 from gemstones.study import Errors, Study, load
 from tests.conftest import config_of
 
@@ -106,11 +106,12 @@ def test_the_number_of_parts_changes_no_suite(study, whole):
 
 
 def test_every_method_gives_every_quantity_an_interval(whole):
-    law, hull = whole[~whole["quantity"].str.startswith("hull")], whole[whole["quantity"].str.startswith("hull")]
-    assert set(law["method"]) == set(METHODS)
-    assert set(METHODS) - set(hull["method"]) == {"run, wild"}
+    assert (whole.groupby("quantity")["method"].unique().map(set) == set(METHODS)).all()
+    law = whole[~whole["quantity"].str.startswith("hull")]
+    optimum = ["log_optimal_params", "log_optimal_tokens", "log_optimal_tokens_per_param", "log_loss"]
     assert set(law["quantity"]) == {
-        "exponent_params", "exponent_tokens", "irreducible_loss", "slope", "log_optimal_params", "log_loss_ahead",
+        "exponent_params", "exponent_tokens", "irreducible_loss", "slope", "log_loss_ahead",
+        *(f"{name}_{budget}" for name in optimum for budget in ("1e+20", "1e+21", "1e+22")),
     }  # fmt: skip
     assert (whole["low"] <= whole["high"]).all()
 
@@ -132,26 +133,41 @@ def test_the_truth_is_the_laws(study, whole):
     law = law_of(study.simulation.laws["params_tokens"])
     truth = whole.drop_duplicates("quantity").set_index("quantity")["truth"]
     assert truth["slope"] == pytest.approx(law.slope)
-    assert np.exp(truth["log_optimal_params"]) == pytest.approx(law.allocation().params(1e21))
+    assert np.exp(truth["log_optimal_params_1e+21"]) == pytest.approx(law.allocation().params(1e21))
     rows = checkpoints(study, study.simulation.scenarios["few"].shapes)
     hull = laws.fit_hull(rows.assign(loss=law.predict(rows)))
     assert truth["hull_slope_params"] == hull.lines["params"].slope
 
 
-def test_jackknife_of_a_mean_is_students_interval():
-    values = np.random.default_rng(0).normal(0, 1, 12)
-    left_out = np.array([np.delete(values, i).mean() for i in range(12)])[:, None]
-    low, high = module._jackknife_t(values.mean(keepdims=True), left_out, 0.025)
-    wanted = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
-    assert (low[0], high[0]) == pytest.approx(wanted)
+def test_an_offset_of_shape_is_smooth_and_the_same_for_seeds_of_a_shape():
+    width, depth = np.array([256.0, 256, 272, 3072]), np.array([23.0, 23, 24, 12])
+    found = np.stack([smooth(width, depth, np.random.default_rng(i)) for i in range(2000)])
+    assert found.std(0) == pytest.approx(np.ones(4), rel=0.06)
+    correlation = np.corrcoef(found.T)[0]
+    assert correlation[1] == pytest.approx(1, abs=1e-6)
+    assert correlation[2] > 0.99
+    assert correlation[3] == pytest.approx(np.exp(-(np.log(12) ** 2 + np.log(23 / 12) ** 2) / 2), abs=0.06)
 
 
-def test_bca_of_unbiased_resamples_is_their_percentile():
-    values, left_out = np.linspace(-1, 1, 2001)[:, None], np.array([-1.0, 0.0, 1.0])[:, None]
-    low, high = module._bca(values, np.zeros(1), left_out, 0.025)
-    assert (low[0], high[0]) == pytest.approx((-0.95, 0.95), abs=1e-9)
-    higher, _ = module._bca(values, np.full(1, 0.2), left_out, 0.025)
-    assert higher[0] > low[0]
+def test_the_form_is_that_of_the_comparison(study):
+    """Of a truth with an interaction the additive law is not chosen, and its intervals are about the optimum alone."""
+    scenario = {"law": "interaction", "fitted": "chosen", "suites": 1, "resamples": 8}
+    config = config_of("simulation")
+    config["simulation"] |= {"evaluate_every": 9_275, "parts": 1}
+    config["simulation"]["scenarios"] = {
+        "chosen": scenario, "additive": {**scenario, "fitted": ["width", "depth", "params", "tokens"]},
+    }  # fmt: skip
+    wide = load(config)
+    chosen, additive = (
+        part_of(wide, name, 0).query("method == @DEFAULT and fitted != 'hull'") for name in ("chosen", "additive")
+    )
+    assert set(chosen["fitted"]) == {"width, depth, params, tokens*params"}
+    assert {"exponent_params_in_tokens*params", "log_optimal_params_1e+21", "log_loss_1e+20"} <= set(chosen["quantity"])
+    assert not additive["quantity"].str.startswith(("exponent", "irreducible")).any()
+    optimum = additive.set_index("quantity").loc["log_optimal_params_1e+21"]
+    assert optimum["truth"] == pytest.approx(chosen.set_index("quantity").loc["log_optimal_params_1e+21", "truth"])
+    # The additive law's optimum is twice as large.
+    assert optimum["estimate"] > optimum["truth"] + 0.4
 
 
 @pytest.mark.parametrize("suites", [13, 60])
