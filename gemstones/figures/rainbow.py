@@ -72,8 +72,8 @@ def draw_rainbow(tables: Tables) -> Drawing:
     ]
     if points["low"].notna().any():
         level = f"{100 * tables.study.bootstrap.level:g} %"
-        label = f"{level} interval" if 3 in approaches else f"middle {level} of resamples"
-        label += f" (Approach 1: middle {level} of resamples)" if {1, 3} <= approaches else ""
+        label = f"{level} interval" if 3 in approaches else f"middle {level}"
+        label += f" (Approach 1: middle {level})" if {1, 3} <= approaches else ""
         handles.append(Line2D([], [], color=GREY, marker="o", linewidth=1.1, label=label))
     if tables.figure.published:
         handles.append(Line2D([], [], label="as published", **RING | PUBLISHED))

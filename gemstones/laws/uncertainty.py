@@ -94,14 +94,13 @@ class Uncertainty:
         values = np.asarray(of_resamples, dtype=float)
         tail = self.tail
         reach = np.sqrt(tail * (1 - tail) / len(values)) if len(values) else np.nan
-        known = np.isfinite(values).all(axis=0)
+        missing = ~np.isfinite(values)
+        known = missing.mean(axis=0) < tail if len(values) else np.zeros(values.shape[1:], dtype=bool)
         ends = []
         for middle in (tail, 1 - tail):
             near = np.clip([middle - reach, middle + reach], 0, 1) if len(values) else [np.nan, np.nan]
             low, high = (
-                np.quantile(np.where(np.isfinite(values), values, 0.0), near, axis=0)
-                if len(values)
-                else (np.nan, np.nan)
+                np.nanquantile(np.where(missing, np.nan, values), near, axis=0) if len(values) else (np.nan, np.nan)
             )
             ends.append(np.where(known, (high - low) / 2, np.nan))
         return ends[0], ends[1]
@@ -190,8 +189,8 @@ class Uncertainty:
 
 
 def interval_name(fit: HuberFit | HullFit, level: float) -> str:
-    """What to call intervals of a level: "95 % interval", or of a hull what it is, since it is none."""
-    return f"middle {100 * level:g} % of resamples" if isinstance(fit, HullFit) else f"{100 * level:g} % interval"
+    """What to call intervals of a level: "95 % interval", or for a hull the "middle 95 %" of its resamples, which is none."""
+    return f"middle {100 * level:g} %" if isinstance(fit, HullFit) else f"{100 * level:g} % interval"
 
 
 def expanded_tail(level: float, units: int, parameters: int) -> float:

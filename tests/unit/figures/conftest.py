@@ -72,7 +72,7 @@ CONFIG: dict[str, Any] = {
     "comparisons": ["all", "late"],
     "early_stopping": {"selection": "all", "huber_deltas": [1e-3, 1e-4], "starts": 12},
     "simulation": {
-        "steps": 450, "evaluate_every": 45, "laws": {}, "scenarios": {}, "flops": 3e21, "ahead": ["64x3", 1_000_000],
+        "steps": 450, "evaluate_every": 45, "laws": {}, "scenarios": {}, "flops": [3e21], "ahead": ["64x3", 1_000_000],
     },
     "prescriptions": {
         "fits": ["approach_3_all", "approach_3_all_width_depth"], "flops_range": [1e11, 1e15], "budgets": 17,
@@ -161,7 +161,10 @@ def small_laws(study: Study, losses: pd.DataFrame, names: list[str]) -> dict[str
 
 def small_coverage() -> pd.DataFrame:
     """Coverage of two methods in two scenarios, of which one has another quantity."""
-    quantities = {"many": ["exponent_params", "log_optimal_params"], "few": ["exponent_params", "hull_slope_params"]}
+    quantities = {
+        "many": ["exponent_params", "log_optimal_params_3e+21"],
+        "few": ["exponent_params", "hull_slope_params"],
+    }
     rows = [
         {"scenario": scenario, "quantity": quantity, "method": method, "suites": 40, "coverage": coverage,
          "coverage_low": 0.94 * coverage, "coverage_high": min(1.05 * coverage, 1)}

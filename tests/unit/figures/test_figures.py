@@ -701,7 +701,7 @@ def test_coverage_is_drawn_with_its_binomial_errors(drawings: dict[str, Drawing]
     many, few = drawings["coverage"].figure.axes
     assert [axes.get_title() for axes in (many, few)] == ["many, 40 suites", "few, 40 suites"]
     assert [label.get_text() for label in many.get_yticklabels()] == [
-        "exponent params", "N*(3×10²¹)", "hull: params slope",
+        "exponent params", "N* at 3×10²¹", "hull: params slope",
     ]  # fmt: skip
     for axes in (many, few):
         bars: list[Any] = axes.containers
