@@ -145,6 +145,19 @@ class MainRuns(Config):
     evaluate_every: Count = Field(description="steps between checkpoints, each with a validation loss")
 
 
+class Replicates(Config):
+    """Main runs of some shapes again, from other seeds: another initialisation and another order of the data.
+
+    What differs between seeds of a shape is the noise of runs, which widens the interval of a run that is not trained yet.
+    """
+
+    shapes: Annotated[tuple[ShapeName, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = Field(
+        description="other than the study's; they name the runs"
+    )
+    one_job_per_shape: bool = Field(default=False, description="train all replicates of a shape in one process")
+
+
 class LrAblation(Config):
     """Runs with another learning rate, otherwise as the main runs."""
 
@@ -197,6 +210,7 @@ class CooldownAblation(Branches):
 
 class Runs(Config):
     main: MainRuns | None = None
+    replicates: Replicates | None = None
     lr_ablation: LrAblation | None = None
     lr_transfer: LrTransfer | None = None
     cooldown: Cooldown | None = None
@@ -205,7 +219,7 @@ class Runs(Config):
     @model_validator(mode="after")
     def _main(self) -> Self:
         if self.main is None:
-            if self.lr_ablation or self.cooldown or self.cooldown_ablation:
+            if self.replicates or self.lr_ablation or self.cooldown or self.cooldown_ablation:
                 raise ValueError("only lr_transfer does without the section main")
             if self.lr_transfer is None:
                 raise ValueError("name at least one of main and lr_transfer")

@@ -15,9 +15,12 @@ class Column(NamedTuple):
 COLUMNS = {
     "suite": Column("string", "who trained it: a study's name, gemstones (the authors), hoffmann"),
     "run": Column("string", "run name, such as 1024x28-cooldown-2385", nullable=True),
-    "phase": Column("string", "main, lr_ablation, lr_transfer, cooldown or cooldown_ablation", nullable=True),
+    "phase": Column(
+        "string", "main, replicate, lr_ablation, lr_transfer, cooldown or cooldown_ablation", nullable=True
+    ),
     "parent": Column("string", "main run from which a cooldown branches", nullable=True),
     "anchor": Column("Int64", "step at which a cooldown branches", nullable=True),
+    "seed": Column("Int64", "seed of initialisation and order of data", nullable=True),
     "width": Column("Int64", "model width", nullable=True),
     "depth": Column("Int64", "number of layers", nullable=True),
     "heads": Column("Int64", "query heads", nullable=True),
@@ -37,4 +40,4 @@ COLUMNS = {
     "loss": Column("float64", "mean cross-entropy in nats per token"),
 }
 KEY = ["suite", "run", "step", "validation_set"]
-PHASES = ["main", "lr_ablation", "lr_transfer", "cooldown", "cooldown_ablation"]
+PHASES = ["main", "replicate", "lr_ablation", "lr_transfer", "cooldown", "cooldown_ablation"]

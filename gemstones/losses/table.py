@@ -28,7 +28,11 @@ def schema() -> pa.DataFrameSchema:
     columns = {
         name: pa.Column(
             column.dtype,
-            [pa.Check.isin(PHASES)] if name == "phase" else [] if column.dtype == "string" else [positive, finite],
+            [pa.Check.isin(PHASES)]
+            if name == "phase"
+            else []
+            if column.dtype == "string" or name == "seed"
+            else [positive, finite],
             nullable=column.nullable,
             description=column.description,
         )

@@ -111,6 +111,7 @@ def run_rows(suite: str, run: Run, curve: pd.DataFrame, steps: set[int]) -> pd.D
             "phase": run.phase,
             "parent": run.parent,
             "anchor": pd.Series(run.anchor, index=losses.index, dtype="Int64"),
+            "seed": run.seed,
             "width": run.width,
             "depth": run.depth,
             "heads": counting.heads(run.width, arch.head_size),

@@ -15,7 +15,7 @@ from gemstones.suite import shapes
 from gemstones.suite.recipe import cooldown_end, peak_lr, scaling_depth
 from gemstones.suite.shapes import parse
 
-Phase = Literal["main", "lr_ablation", "lr_transfer", "cooldown", "cooldown_ablation"]
+Phase = Literal["main", "replicate", "lr_ablation", "lr_transfer", "cooldown", "cooldown_ablation"]
 
 
 class Run(Config):
@@ -111,7 +111,7 @@ def _make(study: Study, shape: str, phase: Phase, suffix: str, lr_base: float, s
     return Run(
         name=f"{shape}{suffix}", phase=phase, width=width, depth=depth, scaling_depth=scaling_depth(shape, recipe),
         head_size=suite.head_size, vocabulary_size=suite.vocabulary_size, context_length=suite.context_length,
-        lr=peak_lr(shape, recipe, lr_base), seed=study.seed, evaluate_every=own.evaluate_every,
+        lr=peak_lr(shape, recipe, lr_base), seed=more.pop("seed", study.seed), evaluate_every=own.evaluate_every,
         validation_tokens=study.data.validation_tokens, steps=steps, **shared, **more,
     )  # fmt: skip
 
@@ -123,6 +123,18 @@ def main_runs(study: Study) -> list[Run]:
     return [
         _make(study, shape, "main", "", study.recipe.lr_base, study.runs.main.steps)
         for shape in shapes.selected(study.suite)
+    ]
+
+
+def replicate_runs(study: Study) -> list[Run]:
+    """The main runs from other seeds, by shape and seed."""
+    if study.runs is None or study.runs.main is None or study.runs.replicates is None:
+        return []
+    spec, steps = study.runs.replicates, study.runs.main.steps
+    return [
+        _make(study, shape, "replicate", f"-seed_{seed}", study.recipe.lr_base, steps, seed=seed)
+        for shape in _subset(study, "runs.replicates", spec.shapes, ())
+        for seed in sorted(spec.seeds)
     ]
 
 
@@ -178,8 +190,8 @@ def _branches(study: Study, phase: Phase, section: Branches, suffixes: dict[floa
 
 
 def all_runs(study: Study) -> list[Run]:
-    """Every run of the study: main, learning-rate ablation and transfer, cooldowns and their ablation."""
-    chained = [*main_runs(study), *lr_ablation_runs(study), *lr_transfer_runs(study)]
+    """Every run of the study: main and its replicates, learning-rate ablation and transfer, cooldowns and their ablation."""
+    chained = [*main_runs(study), *replicate_runs(study), *lr_ablation_runs(study), *lr_transfer_runs(study)]
     return [*chained, *cooldown_runs(study), *cooldown_ablation_runs(study)]
 
 
@@ -203,6 +215,7 @@ def segments(study: Study) -> list[Segment]:
         if segment.run.phase == "main":
             parents.setdefault(segment.run.name, []).append(segment)
     for section, runs in (
+        (study.runs.replicates, replicate_runs(study)),
         (study.runs.lr_transfer, lr_transfer_runs(study)),
         (study.runs.cooldown, cooldown_runs(study)),
         (study.runs.cooldown_ablation, cooldown_ablation_runs(study)),
@@ -292,6 +305,10 @@ def check_runs(study: Study) -> None:
     for shape in study.plan.throughput:
         if shape not in names:
             raise UserError(f"plan.throughput: {shape} is not a shape of this suite; it has {', '.join(names)}")
+    if runs.replicates:
+        _subset(study, "runs.replicates", runs.replicates.shapes, ())
+        if study.seed in runs.replicates.seeds or len(set(runs.replicates.seeds)) < len(runs.replicates.seeds):
+            raise UserError(f"runs.replicates.seeds: wanted: different ones, and none of {study.seed}, the study's own")
     if runs.lr_ablation:
         _subset(study, "runs.lr_ablation", runs.lr_ablation.shapes, runs.lr_ablation.exclude)
     if runs.lr_transfer:

@@ -64,7 +64,8 @@ class Trained:
 
     @property
     def repository(self) -> str:
-        of_rate = f"_{self.run.name.rpartition('-')[2]}" if self.run.phase == "lr_transfer" else ""
+        told = self.run.phase in ("lr_transfer", "replicate")
+        of_rate = f"_{self.run.name.rpartition('-')[2]}" if told else ""
         return f"Gemstone-{self.run.shape}" + ("" if self.run.phase == "main" else f"_{self.run.phase}{of_rate}")
 
     @property

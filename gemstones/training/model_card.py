@@ -99,6 +99,8 @@ def _text(trained: Trained, state: dict[str, Any], curves: dict[str, dict[int, f
             f"branched from `Gemstone-{run.shape}` at step {run.anchor}, with the learning rate going linearly to "
             f"zero at step {run.steps} (`_{run.phase}`)"
         )
+    elif run.phase == "replicate":
+        kind = f"trained as the main run of its shape, from seed {run.seed}"
     elif run.phase == "main":
         kind = "trained with a constant learning rate after a linear warm-up"
     else:

@@ -56,6 +56,11 @@ rule train_main:
         " --output {output} --settings {resources.settings:q} 2> {log}"
 
 
+use rule train_main as train_replicate with:
+    wildcard_constraints:
+        run=r"\d+x\d+-seed_\d+",
+
+
 use rule train_main as train_lr_ablation with:
     wildcard_constraints:
         run=r"\d+x\d+-lr_ablation",

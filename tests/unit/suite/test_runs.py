@@ -16,6 +16,7 @@ from gemstones.suite.runs import (
     cooldown_runs,
     lr_transfer_runs,
     main_runs,
+    replicate_runs,
     segments,
 )
 from tests.conftest import config_of
@@ -234,4 +235,35 @@ def test_a_plan_says_what_each_device_holds_and_refuses_what_does_not_fit(fronti
         load(config)
     config["plan"] |= {"gpu_memory_gb": 8}
     with pytest.raises(UserError, match=r"takes \d+\.\d GB .* of 8; choose another training\.strategy, or more nodes"):
+        load(config)
+
+
+def test_replicates_are_main_runs_from_other_seeds(mini):
+    main = {run.name: run for run in main_runs(mini)}
+    found = replicate_runs(mini)
+    assert [run.name for run in found][:3] == ["16x2-seed_1", "16x2-seed_2", "16x3-seed_1"]
+    for run in found:
+        own = main[run.shape]
+        assert (run.phase, run.parent, run.seed) == ("replicate", None, int(run.name[-1]))
+        assert run.identity() != own.identity()
+        assert run.model_copy(update={"name": own.name, "phase": "main", "seed": own.seed}) == own
+    # All replicates of a shape are one job, which starts from nothing.
+    jobs = [job for job in segments(mini) if job.run.phase == "replicate"]
+    assert [(len(job.before), job.start, job.stop, job.after) for job in jobs] == [(1, 0, 300, ())] * 3
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"shapes": ["16x2"], "seeds": [0]}, r"runs\.replicates\.seeds: .* none of 0, the study's own"),
+        ({"shapes": ["16x2"], "seeds": [1, 1]}, r"runs\.replicates\.seeds: wanted: different ones"),
+        ({"shapes": ["17x2"], "seeds": [1]}, r"runs\.replicates: 17x2 is not a shape of this suite"),
+        ({"shapes": ["16x2"], "seeds": []}, r"runs\.replicates\.seeds: "),
+        ({"shapes": ["16x2"], "seeds": [-1]}, r"runs\.replicates\.seeds\.0: "),
+    ],
+)
+def test_replicates_that_cannot_be_are_one_line(spec, message):
+    config = config_of("config")
+    config["runs"]["replicates"] = spec
+    with pytest.raises(UserError, match=message):
         load(config)
