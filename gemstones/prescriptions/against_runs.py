@@ -25,6 +25,8 @@ LOWEST = 5
 # A loss is off by less than the first: usable; by more than the second: not to be planned by. One percent of the loss is about what
 # a fifth of the budget buys (losses fall as C^-0.05).
 USABLE, ROUGH = 0.01, 0.02
+# A run within this factor of the prescribed parameters has the prescribed size. Without one, no run can have reached the promised loss.
+SAME_SIZE = 1.5
 COLUMNS = ("run", "width", "depth", "params", "tokens", "loss", "predicted", "deviation")
 
 
@@ -36,13 +38,14 @@ class AgainstRuns:
     ----------
     runs : those that have spent the budget, lowest loss first, with `COLUMNS`: tokens and loss (nats per token) at the budget, the
         law's prediction, and predicted / observed − 1.
-    promised : loss that the law prescribes on the budget, nats per token.
+    promised, params : loss that the law promises on the budget, nats per token, and the parameters that it prescribes for it.
     """
 
     budget: float
     resource: Resource
     runs: pd.DataFrame
     promised: float
+    params: float
 
     @property
     def lowest(self) -> pd.DataFrame:
@@ -60,12 +63,24 @@ class AgainstRuns:
         return float(self.lowest["deviation"].abs().max())
 
     @property
+    def of_that_size(self) -> bool:
+        """Whether a run has about the parameters that are prescribed."""
+        away = np.abs(np.log(self.runs["params"].to_numpy(float) / self.params))
+        return bool((away <= np.log(SAME_SIZE)).any())
+
+    @property
     def verdict(self) -> str:
-        """usable, rough, or do not plan by this; no runs where there is none to ask."""
+        """usable, rough, unproven, or do not plan by this; no runs where there is none to ask.
+
+        A promise far below the lowest run is wrong where a run of that size has been, and unproven elsewhere.
+        """
         if self.runs.empty:
             return "no runs"
-        if self.off > ROUGH or self.above_lowest < -USABLE:
+        below = self.above_lowest < -USABLE
+        if self.off > ROUGH or (below and self.of_that_size):
             return "do not plan by this"
+        if below:
+            return "unproven"
         return "usable" if self.off <= USABLE else "rough"
 
     def said(self) -> str:
@@ -80,6 +95,7 @@ class AgainstRuns:
             f"{self.verdict}: of the {len(self.runs)} runs that have spent {unit}, the law misses the {len(self.lowest)} lowest by "
             f"{low:+.2f} to {high:+.2f} %, and promises {self.promised:.3f}, {abs(above):.2g} % {beside} the lowest that any reached, "
             f"{best['loss']:.3f} ({best['run']})"
+            + ("; no run of that size has spent so much" if not self.of_that_size else "")
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -93,7 +109,7 @@ class AgainstRuns:
 
 
 def against_runs(
-    law: HuberFit | PowerLaw, rows: pd.DataFrame, resource: Resource, budget: float, promised: float
+    law: HuberFit | PowerLaw, rows: pd.DataFrame, resource: Resource, budget: float, promised: float, params: float
 ) -> AgainstRuns:
     """Hold what a law prescribes on a budget against the runs that it was fitted to.
 
@@ -101,13 +117,13 @@ def against_runs(
     ----------
     rows : of the law's selection; reads `run`, `loss`, the law's columns, `width`, `depth`, `params`, `tokens`, and `flops` or
         `gpu_hours`.
-    promised : the law's loss at its optimum on the budget, nats per token.
+    promised, params : the law's loss at its optimum on the budget, nats per token, and the optimum's parameters.
 
     Returns
     -------
     AgainstRuns; log losses and log tokens are interpolated between a run's checkpoints in the log of what they have spent.
     """
-    return AgainstRuns(budget, resource, _runs_at(law, rows, resource, budget), promised)
+    return AgainstRuns(budget, resource, _runs_at(law, rows, resource, budget), promised, params)
 
 
 def table(fits: list[AgainstRuns]) -> pd.DataFrame:

@@ -56,8 +56,8 @@ def _against(table: pd.DataFrame, law: HuberFit, rows: pd.DataFrame) -> dict[str
     relaxed = table[table["variant"] == "relaxed"]
     found = {}
     for resource, optima in relaxed.groupby("resource", sort=False):
-        each = zip(optima["budget"], optima["loss"], strict=True)
-        held = against_table([against_runs(law, rows, resource, budget, loss) for budget, loss in each])
+        each = zip(optima["budget"], optima["loss"], optima["params"], strict=True)
+        held = against_table([against_runs(law, rows, resource, *optimum) for optimum in each])
         if not held.empty:
             found[f"Held against the runs, {UNITS[str(resource)]}"] = held
     return found

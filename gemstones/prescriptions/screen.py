@@ -28,7 +28,13 @@ WIDTH = 100
 LARGE_ERROR = 0.25
 # Further runs that are shown beside those of the lowest losses: the nearest in log width and log depth.
 NEAREST_RUNS, NEAR = 2, math.log(2)
-VERDICT_STYLES = {"usable": "green", "rough": "yellow", "do not plan by this": "bold red", "no runs": "yellow"}
+VERDICT_STYLES = {
+    "usable": "green",
+    "rough": "yellow",
+    "unproven": "yellow",
+    "do not plan by this": "bold red",
+    "no runs": "yellow",
+}
 ROWS = {
     "width": "width", "depth": "depth (layers)", "aspect_ratio": "width / depth", "params": "parameters",
     "tokens": "training tokens", "tokens_per_param": "tokens per parameter", "loss": "loss, nats per token",

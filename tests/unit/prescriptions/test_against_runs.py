@@ -9,7 +9,7 @@ import pytest
 from gemstones.laws import PowerLaw, Uncertainty
 from gemstones.prescriptions import prescribe
 from gemstones.prescriptions.against_runs import LOWEST, against_runs, table
-from gemstones.prescriptions.search import Search
+from gemstones.prescriptions.search import Search, real_params
 from gemstones.suite import counting
 from tests.unit.prescriptions.test_bands import fit_of, resamples_of
 
@@ -33,13 +33,15 @@ def rows() -> pd.DataFrame:
     return found.assign(loss=LAW.predict(found))
 
 
-def promised(law: PowerLaw, suite, budget: float) -> float:
-    width, depth = Search.of(law, suite).relaxed(budget)
-    return float(Search.of(law, suite).loss(width, depth, budget)[0])
+def promised(law: PowerLaw, suite, budget: float) -> tuple[float, float]:
+    """Loss and parameters."""
+    search = Search.of(law, suite)
+    width, depth = search.relaxed(budget)
+    return float(search.loss(width, depth, budget)[0]), float(real_params(width, depth, search.architecture)[0])
 
 
 def test_a_right_law_is_usable_and_interpolates_losses(rows, suite):
-    found = against_runs(LAW, rows, "flops", 2e20, promised(LAW, suite, 2e20))
+    found = against_runs(LAW, rows, "flops", 2e20, *promised(LAW, suite, 2e20))
     assert found.verdict == "usable"
     assert found.off < 5e-4  # between checkpoints, log-log lines bend a little
     assert found.runs["loss"].is_monotonic_increasing
@@ -53,15 +55,24 @@ def test_a_right_law_is_usable_and_interpolates_losses(rows, suite):
 
 def test_a_law_that_promises_what_no_run_reached_is_not_to_be_planned_by(rows, suite):
     low = replace(LAW, irreducible_loss=LAW.irreducible_loss - 0.08)
-    found = against_runs(low, rows, "flops", 2e20, promised(low, suite, 2e20))
+    found = against_runs(low, rows, "flops", 2e20, *promised(low, suite, 2e20))
     assert found.verdict == "do not plan by this"
     assert found.lowest["deviation"].max() < -0.02
     assert "% below the lowest that any reached" in found.said()
 
 
+def test_a_low_promise_is_wrong_only_where_runs_of_that_size_have_been(rows, suite):
+    """The law is right, and so is its promise for a size that no run has."""
+    loss = against_runs(LAW, rows, "flops", 2e20, 1.0, 8e8).runs["loss"].min()
+    wrong, unproven = (against_runs(LAW, rows, "flops", 2e20, 0.985 * loss, params) for params in (8e8, 8e9))
+    assert (wrong.verdict, unproven.verdict) == ("do not plan by this", "unproven")
+    assert "no run of that size" in unproven.said()
+    assert "no run of that size" not in wrong.said()
+
+
 def test_between_one_and_two_percent_it_is_rough(rows):
     some = replace(LAW, irreducible_loss=LAW.irreducible_loss + 0.04)
-    found = against_runs(some, rows, "flops", 2e20, 3.0)
+    found = against_runs(some, rows, "flops", 2e20, 3.0, 8e8)
     assert 0.01 < found.off < 0.02
     assert found.verdict == "rough"
 
@@ -69,25 +80,28 @@ def test_between_one_and_two_percent_it_is_rough(rows):
 def test_only_the_lowest_runs_count(rows):
     """A run that is no candidate for the budget may lie anywhere."""
     off = rows.assign(loss=np.where(rows["run"] == "768x12", 1.1 * rows["loss"], rows["loss"]))
-    found = against_runs(LAW, off, "flops", 2e20, 2.9)
+    found = against_runs(LAW, off, "flops", 2e20, 2.9, 8e8)
     assert (len(found.runs) > LOWEST, found.verdict) == (True, "usable")
     assert found.runs["deviation"].min() < -0.05
 
 
 def test_budgets_of_gpu_hours(rows):
-    by_hours, by_flops = against_runs(LAW, rows, "gpu_hours", 2e3, 2.9), against_runs(LAW, rows, "flops", 2e20, 2.9)
+    by_hours, by_flops = (
+        against_runs(LAW, rows, "gpu_hours", 2e3, 2.9, 8e8),
+        against_runs(LAW, rows, "flops", 2e20, 2.9, 8e8),
+    )
     pd.testing.assert_frame_equal(by_hours.runs, by_flops.runs)
     assert "2e+03 GPU-hours" in by_hours.said()
 
 
 def test_where_no_run_has_been_nothing_is_claimed(rows):
     for budget, some in ((1e23, rows), (2e20, rows.drop(columns=["run"])), (2e20, rows.drop(columns=["flops"]))):
-        found = against_runs(LAW, some, "flops", budget, 2.9)
+        found = against_runs(LAW, some, "flops", budget, 2.9, 8e8)
         assert (found.verdict, len(found.runs)) == ("no runs", 0)
         assert found.said().startswith("no run has spent")
         assert found.to_json()["promised_above_lowest"] is None
-    assert table([against_runs(LAW, rows, "flops", 1e23, 2.9)]).empty
-    assert list(table([against_runs(LAW, rows, "flops", 2e20, 2.9)])["verdict"]) == ["usable"]
+    assert table([against_runs(LAW, rows, "flops", 1e23, 2.9, 8e8)]).empty
+    assert list(table([against_runs(LAW, rows, "flops", 2e20, 2.9, 8e8)])["verdict"]) == ["usable"]
 
 
 def test_the_interval_of_a_run_holds_that_of_the_law(suite):
