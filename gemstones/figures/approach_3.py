@@ -235,8 +235,8 @@ def _handles(study: Study, series: pd.DataFrame, styles: dict[str, Style]) -> li
         "relaxed": "{}, relaxed optimum",
         "feasible": "its feasible shapes",
         "reference": "its best of a bucket (authors' search)",
-        "closed_form": "{}, Eq 4, C = 6NT",
-        "published": "the same, as published",
+        "closed_form": "{}, C = 6NT",
+        "published": "{}, as published",
         "approach_1": "{}",
     }
     handles: list[Artist] = []

@@ -57,7 +57,7 @@ def draw_bootstrap_pairs(tables: Tables) -> Drawing:
                     axes.plot(fitted[column], fitted[row], **style.points(markersize=6, markeredgecolor="black"))
             if i != j:
                 axes.set_ylim(limits[row])
-            _ticks(axes, left=j == 0, below=i == n - 1, counts=i == j)
+            _ticks(axes, left=j == 0, below=i == n - 1, counts=i == j, most=3 if n < 6 else 2)
         grid[i, 0].set_ylabel(_name(row) if i else "resamples")
         grid[-1, i].set_xlabel(_name(row))
     drawn.align_labels()
@@ -114,11 +114,12 @@ def _correlation(axes: Axes, resamples: pd.DataFrame, x: str, y: str, styles: di
         axes.text(0.5, 0.5 + 0.22 * ((len(known) - 1) / 2 - k), value, color=styles[name].color, **at)
 
 
-def _ticks(axes: Axes, left: bool, below: bool, counts: bool) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(3))
+def _ticks(axes: Axes, left: bool, below: bool, counts: bool, most: int) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(most))
     axes.yaxis.set_major_locator(NullLocator() if counts else MaxNLocator(3))
     axes.tick_params(labelleft=left, labelbottom=below)
 
 
 def _name(column: str) -> str:
-    return SYMBOLS.get(column, column.replace("exponent_", "exponent of\n"))
+    factor, _, term = column.removeprefix("exponent_").partition("_in_")
+    return SYMBOLS.get(column, f"exponent of\n{factor}" + (f" in\n{term}" if term else ""))

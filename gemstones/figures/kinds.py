@@ -53,11 +53,12 @@ KINDS = {
     "frontier": Kind(LAWS, fits="hull"),
     "reduced_sampling": Kind(LAWS, fits="huber", resamples=True),
     "rainbow": Kind(LAWS, fits="any", tables=(PUBLISHED,), resamples=True, prescriptions=True),
+    "interaction": Kind(LAWS, fits="optimum", resamples=True, prescriptions=True),
     "slopes": Kind(LAWS, tables=("laws/slopes.csv",)),
     "bootstrap_pairs": Kind(LAWS, fits="huber", resamples=True),
     "starts": Kind(LAWS, tables=("laws/early_stopping.csv", PUBLISHED), section="early_stopping"),
     "residuals": Kind(LAWS, fits="huber", tables=("losses/anomalies.csv",)),
-    "held_out": Kind(LAWS, tables=("laws/comparison.csv",), section="comparisons"),
+    "held_out": Kind(LAWS, tables=("laws/comparison.csv",), section="comparisons", code=("laws/choice",)),
     "error_law": Kind(LAWS, tables=DOWNSTREAM, section="released", code=("figures/accuracy_law",)),
     "accuracy_law": Kind(LAWS, tables=DOWNSTREAM, section="released"),
     "coverage": Kind(LAWS, tables=("laws/coverage.csv",), section="simulation"),
@@ -67,7 +68,10 @@ KINDS = {
         PRESCRIPTIONS, tables=OVERSPEND, section="overspend", code=("figures/overspend", "prescriptions/overspend")
     ),
     "overtraining": Kind(
-        PRESCRIPTIONS, tables=("prescriptions/overtraining.parquet", INDUSTRY), section="overtraining"
+        PRESCRIPTIONS,
+        tables=("prescriptions/overtraining.parquet", INDUSTRY),
+        section="overtraining",
+        code=("prescriptions/against_runs",),
     ),
 }
 

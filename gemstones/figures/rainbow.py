@@ -19,7 +19,7 @@ from gemstones.figures.axes import beyond_data, beyond_handles, legend_below, lo
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.published import REFERENCES, Floats, published_params
-from gemstones.figures.style import FONT, GREY, LINES, REFERENCE, RING, figure, fit_label
+from gemstones.figures.style import FONT, GREY, LINES, REFERENCE, RING, figure, fit_label, interacts
 from gemstones.laws.hull import HullFit
 from gemstones.laws.power_law import Allocation
 from gemstones.laws.uncertainty import Uncertainty
@@ -27,7 +27,7 @@ from gemstones.study import Fit
 
 BUDGETS = 41
 DECADES_BEYOND = 2  # above the range of the prescriptions: 1e28 FLOPs in the paper
-KINDS = {1: ("Approach 1", LINES[1]), 3: ("Approach 3", LINES[0])}
+KINDS = {"Approach 1": LINES[1], "Approach 3": LINES[0], "Approach 3, interaction": LINES[3]}
 PUBLISHED: dict[str, Any] = {"linestyle": LINES[2], "linewidth": 0.9}
 # Widths of the lines, their names, and N* at two budgets.
 WIDTHS = (2.7, 1.95, 1.0, 1.0)
@@ -64,11 +64,10 @@ def draw_rainbow(tables: Tables) -> Drawing:
         _forest(forest, points[points["flops"] == budget], list(ends.index), tables, colors)
         forest.set_title(f"{scientific(float(f'{budget:.2g}'))} FLOPs", fontsize=FONT)
         forest.set_xlabel("parameters")
+    kinds = {_kind(tables.study.fits[name]) for name in fits}
     approaches = {tables.study.fits[name].approach for name in fits}
     handles: list[Artist] = [
-        Line2D([], [], color=GREY, linestyle=style, label=label)
-        for key, (label, style) in KINDS.items()
-        if key in approaches
+        Line2D([], [], color=GREY, linestyle=style, label=kind) for kind, style in KINDS.items() if kind in kinds
     ]
     if points["low"].notna().any():
         level = f"{100 * tables.study.bootstrap.level:g} %"
@@ -206,7 +205,13 @@ def _of_fit(tables: Tables, name: str, flops: Floats) -> Floats | None:
 def _style(tables: Tables, name: str, colors: Mapping[str, Floats]) -> dict[str, Any]:
     if name in REFERENCES:
         return REFERENCE[name]
-    return {"color": colors[name], "linestyle": KINDS[tables.study.fits[name].approach][1], "linewidth": 1.1}
+    return {"color": colors[name], "linestyle": KINDS[_kind(tables.study.fits[name])], "linewidth": 1.1}
+
+
+def _kind(fit: Fit) -> str:
+    if fit.approach == 1:
+        return "Approach 1"
+    return "Approach 3, interaction" if interacts(fit.covariates) else "Approach 3"
 
 
 def _names(axes: Axes, lines: Axes, ends: pd.Series, colors: Mapping[str, Floats]) -> None:

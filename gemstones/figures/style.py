@@ -64,10 +64,12 @@ RC: Any = {
     "svg.fonttype": "path",
     "pdf.fonttype": 3,
 }
-# Of laws: places in the palette of Approach 1, and of Approach 3 by covariates; those from SPARE on are for further laws of a form.
+# Of laws: places in the palette of Approach 1, and of Approach 3 by covariates; those from SPARE on are for further laws of a form,
+# and laws with a product have two of them.
 HULL, WITH_SHAPE, PLAIN, WITHOUT_PARAMS, SPARE = 1, 0, 2, 3, 4
+INTERACTING_SHAPE, INTERACTING = 4, 5
 # Kinds of figures that give each law panels, or an order of colours, of their own.
-APART = ("approach_1", "frontier", "residuals", "rainbow")
+APART = ("approach_1", "frontier", "residuals", "rainbow", "interaction")
 
 
 class Style(NamedTuple):
@@ -145,6 +147,7 @@ def law_styles(study: Study) -> dict[str, Style]:
     these run out, other lines.
     """
     figures = [figure.fits for figure in study.figures.values() if figure.kind not in APART]
+    figures += [study.overtraining.fits] if study.overtraining else []
     together = [set(fits) for fits in figures]
     styles: dict[str, Style] = {}
     for name in dict.fromkeys([*(name for fits in figures for name in fits), *study.fits]):
@@ -165,10 +168,17 @@ def _form(fit: Fit) -> tuple[int, int, str]:
     """Places of a law's form in `PALETTE` and `LINES`, and its marker."""
     if fit.approach == 1:
         return HULL, 1, "o"
+    if interacts(fit.covariates):
+        return (INTERACTING, 3, "v") if fit.closed_form else (INTERACTING_SHAPE, 0, "D")
     covariates = set(fit.covariates)
     if covariates == {"params", "tokens"}:
         return PLAIN, 3, "o"
     return (WITH_SHAPE, 0, "s") if "params" in covariates else (WITHOUT_PARAMS, 0, "^")
+
+
+def interacts(covariates: Iterable[str]) -> bool:
+    """Whether a law has a term that is a product, in which covariates interact."""
+    return any("*" in term for term in covariates)
 
 
 def fit_label(name: str) -> str:

@@ -6,6 +6,7 @@ data, each has a loss there, and the law a prediction for it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -147,13 +148,13 @@ def table(fits: list[AgainstRuns]) -> pd.DataFrame:
     )
 
 
-def _runs_at(law: HuberFit | PowerLaw, rows: pd.DataFrame, resource: Resource, budget: float) -> pd.DataFrame:
+def runs_at(rows: pd.DataFrame, resource: Resource, budget: float, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """The runs that have spent a budget: `run`, `width`, `depth`, `params`, further columns, `tokens` and `loss` there, lowest loss first."""
     names = run_names(rows) if {resource, "tokens", "loss"} <= set(rows) else None
+    wanted = ["run", *dict.fromkeys(["width", "depth", "params", *columns, "tokens", "loss"])]
     if names is None:
-        return pd.DataFrame(columns=list(COLUMNS))
+        return pd.DataFrame(columns=wanted)
     found = []
-    own = law.columns if isinstance(law, PowerLaw) else law.law.columns
-    columns = [name for name in ("width", "depth", "params", *own) if name in rows]
     for run, of_run in rows.groupby(names, sort=True):
         known = of_run[of_run[resource].notna()].sort_values(resource)
         spent = known[resource].to_numpy(float)
@@ -164,11 +165,16 @@ def _runs_at(law: HuberFit | PowerLaw, rows: pd.DataFrame, resource: Resource, b
             continue
         at = {
             name: float(np.exp(np.interp(np.log(budget), np.log(spent), np.log(known[name].to_numpy(float)))))
-            for name in {*columns, "tokens", "loss"}
+            for name in wanted[1:]
+            if name in rows
         }
         found.append({"run": str(run), **at})
-    table = pd.DataFrame(found, columns=["run", *dict.fromkeys([*columns, "tokens", "loss"])])
+    return pd.DataFrame(found, columns=wanted).sort_values("loss", ignore_index=True)
+
+
+def _runs_at(law: HuberFit | PowerLaw, rows: pd.DataFrame, resource: Resource, budget: float) -> pd.DataFrame:
+    table = runs_at(rows, resource, budget, law.columns if isinstance(law, PowerLaw) else law.law.columns)
     if not table.empty:
         table["predicted"] = law.predict(table)
         table["deviation"] = table["predicted"] / table["loss"] - 1
-    return table.reindex(columns=list(COLUMNS)).sort_values("loss", ignore_index=True)
+    return table.reindex(columns=list(COLUMNS))

@@ -195,13 +195,16 @@ def figure_of(wildcards):
 def drawn_config(wildcards):
     """What a figure reads of the rest of the config: queries and, for fits, the budgets and what decides on their styles."""
     figure = study.figures[wildcards.figure]
-    selections = {figure.selection, *(study.fits[fit].selection for fit in figure.fits)} - {None}
+    overtrained = study.overtraining.fits if study.overtraining else ()
+    drawn = (*figure.fits, *(overtrained if figure.kind == "overtraining" else ()))
+    selections = {figure.selection, *(study.fits[fit].selection for fit in drawn)} - {None}
     queries = {name: study.selections[name] for name in sorted(selections)}
-    if not figure.fits and figure.kind != "overtraining":
+    if not drawn:
         return queries
     styled = ("selection", "param_count", "covariates", "huber_delta")
     fits = {name: [getattr(fit, key, None) for key in styled] for name, fit in study.fits.items()}
     together = [(each.kind, each.fits) for each in study.figures.values() if each.fits]
+    together.append(("overtraining", overtrained))
     return {**queries, "fits": fits, "together": together, "flops_range": study.prescriptions.flops_range}
 
 

@@ -68,6 +68,7 @@ CONFIG: dict[str, Any] = {
         "approach_3_all_width_depth": {
             "approach": 3, "selection": "all", "covariates": ["width", "depth", "params", "tokens"],
         },
+        "approach_3_all_interaction": {"approach": 3, "selection": "all", "covariates": ["params", "tokens*params"]},
     },
     "comparisons": ["all", "late"],
     "early_stopping": {"selection": "all", "huber_deltas": [1e-3, 1e-4], "starts": 12},

@@ -23,13 +23,16 @@ from gemstones.errors import UserError
 from gemstones.figures import draw
 from gemstones.figures.axes import human, log_ticks, scientific, spread
 from gemstones.figures.frontier import COLORS
+from gemstones.figures.held_out import chosen_form
 from gemstones.figures.hulls import plot_runs
 from gemstones.figures.inputs import Tables, read_tables
+from gemstones.figures.interaction import WITHIN
 from gemstones.figures.kinds import KINDS
 from gemstones.figures.output import Drawing, save
 from gemstones.figures.plane import params_by_width
 from gemstones.figures.style import APART, MARKERS, PALETTE, law_styles, model_styles
 from gemstones.files import write_csv, write_json, write_parquet
+from gemstones.laws.choice import COLUMNS as CHOICE
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HullFit, best_per_bin
 from gemstones.laws.uncertainty import Uncertainty
@@ -47,6 +50,7 @@ FITS = {
     "bootstrap_pairs": ["approach_3_all", "approach_3_late"],
     "residuals": ["approach_3_all", "approach_3_all_width_depth"],
     "rainbow": ["approach_1_all", "approach_3_all", "approach_3_late", "approach_3_all_width_depth"],
+    "interaction": ["approach_3_all", "approach_3_late", "approach_3_all_width_depth", "approach_3_all_interaction"],
 }
 OPTIONS: dict[str, dict[str, Any]] = {"approach_1": {"panels": "small", "binning": True}}
 INDUSTRY = pd.DataFrame(
@@ -361,6 +365,73 @@ def test_rainbow_draws_published_fits_where_asked_for(tables: dict[str, Tables],
     assert len(drawing.figure.axes[0].get_lines()) == len(drawings["rainbow"].figure.axes[0].get_lines()) + 1
 
 
+def test_interaction_draws_additive_laws_at_the_left_on_the_same_axes(
+    drawings: dict[str, Drawing], tables: dict[str, Tables]
+) -> None:
+    drawing, given = drawings["interaction"], tables["interaction"]
+    left, right, *_ = drawing.figure.axes
+    assert [axes.get_title() for axes in (left, right)] == ["additive", "with an interaction:\nparams, tokens*params"]
+    assert left.get_ylim() == right.get_ylim()
+    assert set(drawing.data.groupby("interaction")["fit"].unique()[True]) == {"approach_3_all_interaction"}
+    for name in ("approach_3_all", "approach_3_all_interaction"):
+        curve = drawing.data[drawing.data["fit"] == name]
+        optimum = given.laws[name].law.allocation()  # type: ignore[union-attr]
+        assert list(curve["params"]) == pytest.approx(list(optimum.params(curve["flops"])))
+        assert list(curve["tokens_per_param"]) == pytest.approx(
+            list(optimum.tokens(curve["flops"]) / optimum.params(curve["flops"]))
+        )
+        assert (curve["params_low"] < curve["params"]).all()
+        assert (curve["params"] < curve["params_high"]).all()
+    prescribed = given.prescriptions["approach_3_all_width_depth"].query("variant == 'relaxed' and resource == 'flops'")
+    curve = drawing.data[drawing.data["fit"] == "approach_3_all_width_depth"]
+    assert list(curve["params"]) == list(prescribed.sort_values("budget")["params"])
+
+
+def test_interaction_lines_are_thick_where_their_rows_have_budgets(
+    drawings: dict[str, Drawing], tables: dict[str, Tables]
+) -> None:
+    drawing, given = drawings["interaction"], tables["interaction"]
+    for name in ("all", "late"):
+        spent = given.rows(name)["flops"]
+        within = drawing.data[(drawing.data["selection"] == name) & drawing.data["within_data"]]["flops"]
+        assert spent.min() <= within.min() < within.max() <= spent.max()
+    thick = [line for line in drawing.figure.axes[0].get_lines() if line.get_linewidth() == WITHIN]
+    wanted = drawing.data[~drawing.data["interaction"]].groupby("fit")["within_data"].sum()
+    assert sorted(np.isfinite(line.get_ydata()).sum() for line in thick) == sorted(wanted)
+
+
+def test_interaction_says_what_the_lines_spread_at_a_budget_within_all_data(drawings: dict[str, Drawing]) -> None:
+    drawing = drawings["interaction"]
+    ((title, table),) = drawing.tables.items()
+    budget = float(title.split()[1])
+    assert budget <= drawing.data.loc[drawing.data["within_data"], "flops"].max()
+    additive = table.loc[~table["interaction"], "params"]
+    (text,) = [text.get_text() for text in drawing.figure.axes[0].texts]
+    ends = (human(float(f"{value:.2g}")) for value in (additive.min(), additive.max()))
+    assert text == f"{scientific(budget)} FLOPs: {'–'.join(ends)}"
+
+
+def test_interaction_wants_laws_with_an_optimum(tables: dict[str, Tables]) -> None:
+    given = tables["interaction"]
+    hull = {"approach_1_all": tables["approach_1"].laws["approach_1_all"]}
+    with pytest.raises(UserError, match="approach_1_all is of Approach 1; name fits of Approach 3"):
+        draw(replace(given, laws=hull))
+    shaped = {name: law for name, law in given.laws.items() if name.endswith("width_depth")}
+    with pytest.raises(UserError, match="none of its fits has an optimum"):
+        draw(replace(given, laws=shaped, prescriptions={}))
+
+
+def test_rainbow_tells_laws_with_an_interaction_by_their_lines(tables: dict[str, Tables]) -> None:
+    given = tables["interaction"]
+    names = ("approach_3_all", "approach_3_all_interaction")
+    figure = given.figure.model_copy(update={"kind": "rainbow", "fits": names})
+    drawing = draw(replace(given, figure=figure, laws={name: given.laws[name] for name in names}))
+    lines = drawing.figure.axes[0].get_lines()[: len(names)]
+    assert len({line.get_linestyle() for line in lines}) == 2
+    labels = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert labels[:2] == ["Approach 3", "Approach 3, interaction"]
+
+
 def test_approach_3_draws_each_law_by_what_it_knows(drawings: dict[str, Drawing], tables: dict[str, Tables]) -> None:
     data, given = drawings["approach_3"].data, tables["approach_3"]
     series = set(data[["series", "name"]].itertuples(index=False, name=None))
@@ -529,6 +600,41 @@ def test_overtraining_draws_the_increase_with_its_interval(drawings: dict[str, D
         assert (drawn.min(), drawn.max()) == pytest.approx(
             (lowest + increase.min().min(), lowest + increase.max().max())
         )
+
+
+def test_overtraining_of_several_laws_is_against_tokens_per_parameter_with_the_runs(
+    tables: dict[str, Tables], drawings: dict[str, Drawing]
+) -> None:
+    given = tables["overtraining"]
+    one = given.others["overtraining"]
+    moved = one.assign(fit="approach_3_all", tokens_per_param=3 * one["tokens_per_param"])
+    study = given.study.model_copy(
+        update={
+            "overtraining": given.study.overtraining.model_copy(update={"fits": (one["fit"].iloc[0], "approach_3_all")})
+        }  # type: ignore[union-attr]
+    )
+    both = pd.concat([one, moved], ignore_index=True)
+    drawing = draw(replace(given, study=study, others={**given.others, "overtraining": both}))
+    assert drawings["overtraining"].figure.axes[-1].get_xlabel() == "nominal factor f on tokens per parameter"
+    assert drawing.figure.axes[-1].get_xlabel() == "tokens per parameter"
+    runs = drawing.tables["Runs drawn"]
+    main = given.losses[(given.losses["phase"] == "main") & (given.losses["validation_set"] == "held_out")]
+    for axes, (budget, rows) in zip(drawing.figure.axes, drawing.data.groupby(["resource", "budget"]), strict=True):
+        curves = [line for line in axes.get_lines() if len(line.get_xdata()) > 2 and line.get_marker() == "None"]
+        assert [list(line.get_xdata()) for line in curves] == [
+            list(part["tokens_per_param"])
+            for _, part in rows.dropna(subset="loss_nats_per_token").groupby("fit", sort=False)
+        ]
+        here = runs[(runs["resource"] == budget[0]) & (runs["budget"] == budget[1])]
+        crosses = [line for line in axes.get_lines() if line.get_marker() == "x"]
+        assert sum(len(line.get_xdata()) for line in crosses) == len(here)
+        for run in here.itertuples():
+            spent = main[main["run"] == run.run].sort_values(budget[0])
+            assert run.loss_nats_per_token == pytest.approx(
+                np.exp(np.interp(np.log(budget[1]), np.log(spent[budget[0]]), np.log(spent["loss"])))
+            )
+    assert len(runs) > 0
+    assert "a run that has spent the budget" in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
 
 
 def test_cooldown_gain_is_against_the_main_run_at_the_same_tokens(drawings: dict[str, Drawing]) -> None:
@@ -808,6 +914,30 @@ def test_held_out_errors_are_the_tables_in_percent(drawings: dict[str, Drawing],
         assert hollow == sorted(of_test.loc[~again, "error_percent"])
     labels = [label.get_text() for label in drawing.figure.axes[0].get_yticklabels()]
     assert labels[-3:] == ["params, tokens (authors)", "Chinchilla (published)", "Kaplan (published)"]
+    first = table[(table["selection"] == "all") & (table["parameters_from"] == "fitted here")]
+    assert labels[: len(first)] == list(first.sort_values("leave_one_run_out_mean_absolute_error")["law"])
+    bold = [label.get_text() for label in drawing.figure.axes[0].get_yticklabels() if label.get_fontweight() == "bold"]
+    assert bold == [chosen_form(table)]
+
+
+def test_the_chosen_form_is_the_simplest_within_a_standard_error() -> None:
+    rows = [("a, b, c", 9, 0.002, 0.0, 0.0), ("a, b", 7, 0.0025, 0.0005, 0.0006), ("a", 5, 0.004, 0.002, 0.001)]
+    columns = ["law", "parameters", *CHOICE]
+    table = pd.DataFrame(rows, columns=columns).assign(selection="all", parameters_from="fitted here")
+    assert chosen_form(table) == "a, b"
+    assert chosen_form(table.assign(**{CHOICE[2]: 0.0})) == "a, b, c"
+    assert chosen_form(table.assign(parameters_from="another suite")) is None
+
+
+def test_slopes_of_laws_with_an_interaction_stand_on_the_line_of_the_additive_law(drawings: dict[str, Drawing]) -> None:
+    drawing = drawings["slopes"]
+    labels = [label.get_text() for label in drawing.figure.axes[0].get_yticklabels()]
+    assert not [label for label in labels if "*" in label]
+    assert "Approach 3, δ = 10⁻⁴, interaction" in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    (row,) = drawing.tables["Additive laws, and the same with an interaction"].to_dict("records")
+    table = drawing.data.set_index("fit")
+    assert row["slope"] == table.at["approach_3_all", "slope"]
+    assert row["slope_interaction"] == table.at["approach_3_all_interaction", "slope"]
 
 
 def test_industry_models_are_drawn_where_given(tables: dict[str, Tables]) -> None:
@@ -843,6 +973,8 @@ def test_colours_of_laws_go_by_their_form() -> None:
     for rows in ("all", "lr_ablation", "cooldown_end"):
         assert styles[f"approach_3_{rows}_width_depth"].color == PALETTE[0]
         assert styles[f"approach_3_{rows}"].color == PALETTE[2]
+    assert styles["approach_3_all_width_depth_interaction"].color == PALETTE[4]
+    assert styles["approach_3_all_interaction"].color == PALETTE[5]
     for rows in ("hot", "all", "lr_ablation", "cooldown", "all_gpu_hours"):
         assert styles[f"approach_1_{rows}"].color == PALETTE[1]
 
