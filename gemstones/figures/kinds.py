@@ -63,6 +63,9 @@ KINDS = {
     "accuracy_law": Kind(LAWS, tables=DOWNSTREAM, section="released"),
     "coverage": Kind(LAWS, tables=("laws/coverage.csv",), section="simulation"),
     "approach_3": Kind(PRESCRIPTIONS, fits="optimum", tables=(INDUSTRY, PUBLISHED), prescriptions=True),
+    "against_runs": Kind(
+        PRESCRIPTIONS, fits="huber", prescriptions=True, code=("prescriptions/against_runs", "laws/rows")
+    ),
     "overspend": Kind(PRESCRIPTIONS, tables=OVERSPEND, section="overspend"),
     "overspend_trajectories": Kind(
         PRESCRIPTIONS, tables=OVERSPEND, section="overspend", code=("figures/overspend", "prescriptions/overspend")
