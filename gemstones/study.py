@@ -577,9 +577,11 @@ class Simulation(Config):
 
 
 class EarlyStopping(Config):
-    """Fits of one selection by the authors' optimiser, from a sample of their grid of starts, beside ours."""
+    """Fits of selections by the authors' optimiser, from a sample of their grid of starts, beside ours."""
 
-    selection: str = Field(description="rows that are fitted, by parameters and tokens")
+    selections: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="rows that are fitted, by parameters and tokens"
+    )
     huber_deltas: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
         default=(1e-3, 1e-4, 1e-5), description="in nats of log loss, each a panel"
     )
@@ -697,7 +699,8 @@ class Study(Config):
         for name in self.comparisons:
             known("comparisons", name, "selection", selections)
         if self.early_stopping:
-            known("early_stopping.selection", self.early_stopping.selection, "selection", selections)
+            for name in self.early_stopping.selections:
+                known("early_stopping.selections", name, "selection", selections)
         for name in self.prescriptions.fits:
             known("prescriptions.fits", name, "Approach 3 fit with tokens", on_a_budget)
         if self.prescriptions.main is not None:

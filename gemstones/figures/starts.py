@@ -22,13 +22,19 @@ LEAST_EXCESS = 1e-10
 
 
 def draw_starts(tables: Tables) -> Drawing:
-    """A column per delta: excess of the best objective over the minimum above, the slope that goes with it below."""
+    """A column per delta, two rows per selection: excess of the best objective over the minimum, and the slope that goes with it."""
     data = with_published(tables)
     deltas = sorted(data["huber_delta"].unique(), reverse=True)
-    drawn = figure(4.4)
-    grid = drawn.subplots(2, len(deltas), sharex=True, sharey="row", squeeze=False)
-    for (above, below), delta in zip(grid.T, deltas, strict=True):
-        rows = data[data["huber_delta"] == delta]
+    selections = list(data["selection"].unique())
+    drawn = figure(1.0 + 3.4 * len(selections))
+    grid = drawn.subplots(2 * len(selections), len(deltas), sharex=True, sharey="row", squeeze=False)
+    panels = [
+        (grid[2 * i, j], grid[2 * i + 1, j], selection, delta)
+        for i, selection in enumerate(selections)
+        for j, delta in enumerate(deltas)
+    ]
+    for above, below, selection, delta in panels:
+        rows = data[(data["huber_delta"] == delta) & (data["selection"] == selection)]
         for optimizer, color in LOOKS.items():
             part = rows[rows["optimizer"] == optimizer]
             for axes, name in ((above, "excess"), (below, "slope")):
@@ -39,13 +45,15 @@ def draw_starts(tables: Tables) -> Drawing:
         there = rows[rows["optimizer"] == "published"]
         above.plot(there["starts"], there["excess_median"], **PUBLISHED)
         below.plot(there["starts"], there["slope_median"], **PUBLISHED)
-        above.set_title(f"δ = {scientific(delta)}")
+        above.set_title(f"{selection}, δ = {scientific(delta)}")
         above.set_yscale("log")
         _axis(above, int(data["starts"].max()))
-        below.set_xlabel("number of starts")
-    grid[0, 0].set_ylabel("objective above\nthe minimum (relative)")
-    grid[1, 0].set_ylabel("slope a = β / (α + β)")
-    _excess_axis(grid[0, 0], data)
+    for axes in grid[-1]:
+        axes.set_xlabel("number of starts")
+    for above, below in zip(grid[::2, 0], grid[1::2, 0], strict=True):
+        above.set_ylabel("objective above\nthe minimum (relative)")
+        below.set_ylabel("slope a = β / (α + β)")
+        _excess_axis(above, data)
     drawn.align_ylabels()
     sampled, size = int(data["sampled"].max()), int(data["grid"].max())
     handles: list[Any] = [
@@ -72,20 +80,20 @@ def with_published(tables: Tables) -> pd.DataFrame:
     theirs = tables.others.get("published")
     if theirs is not None:
         names = {
-            fit.huber_delta: name
+            (fit.selection, fit.huber_delta): name
             for name, fit in tables.study.fits.items()
             if fit.approach == 3
-            and fit.selection == data["selection"].iloc[0]
             and (fit.covariates, fit.param_count, fit.weights) == (("params", "tokens"), "params", None)
         }
         theirs = theirs[theirs["slope_published"].notna()].set_index("fit")
-        first = data.drop_duplicates("huber_delta").set_index("huber_delta", drop=False)
+        key = ["selection", "huber_delta"]
+        first = {tuple(row[key]): row for _, row in data.drop_duplicates(key).iterrows()}
         found = [
-            {**first.loc[delta], "optimizer": "published", "starts": first.at[delta, "grid"]}
+            {**first[place], "optimizer": "published", "starts": first[place]["grid"]}
             | {f"objective_{which}": theirs.at[name, "objective_published"] for which in ("median", "low", "high")}
             | {f"slope_{which}": theirs.at[name, "slope_published"] for which in ("median", "low", "high")}
-            for delta, name in names.items()
-            if delta in first.index and name in theirs.index
+            for place, name in names.items()
+            if place in first and name in theirs.index
         ]
         data = pd.concat([data, pd.DataFrame(found, columns=data.columns)], ignore_index=True) if found else data
     excess = {

@@ -124,9 +124,9 @@ def test_sections_are_frozen_and_closed():
             r"figures\.coverage\.kind: the figure needs the section 'simulation'",
         ),
         (
-            ["early_stopping", "selection"],
-            "al",
-            r"early_stopping\.selection: unknown selection 'al'; did you mean 'all'\?",
+            ["early_stopping", "selections"],
+            ["al"],
+            r"early_stopping\.selections: unknown selection 'al'; did you mean 'all'\?",
         ),
         (["early_stopping"], None, r"figures\.starts\.kind: the figure needs the section 'early_stopping'"),
         (

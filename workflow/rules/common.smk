@@ -242,8 +242,8 @@ def query_of_overspend(wildcards):
     return study.selections[study.overspend.selection]
 
 
-def query_of_early_stopping(wildcards):
-    return study.selections[study.early_stopping.selection]
+def queries_of_early_stopping(wildcards):
+    return {name: study.selections[name] for name in study.early_stopping.selections}
 
 
 def published_table(wildcards):

@@ -233,7 +233,7 @@ rule early_stopping:
         "../../envs/analysis.yaml"
     params:
         early_stopping=config["early_stopping"],
-        query=query_of_early_stopping,
+        queries=queries_of_early_stopping,
         seed=config["seed"],
     script:
         "../../scripts/early_stopping.py"

@@ -77,7 +77,8 @@ def test_states_of_local_runs(tiny, results):
     found = states(tiny, results)
     assert {name: state for name, (state, _) in found.items()} == {
         "16x1": "done", "16x2": "waiting", "48x1": "failed", "32x3": "running", "48x2": "waiting",
-        "48x2-lr_ablation": "failed", "48x2-cooldown-20": "to be started", "48x2-cooldown-40": "waiting",
+        "16x2-seed_1": "to be started", "48x2-lr_ablation": "failed", "48x2-cooldown-20": "to be started",
+        "48x2-cooldown-40": "waiting",
     }  # fmt: skip
     assert found["48x2"][1] == "saved at step 25, to be continued"
     assert found["16x2"][1] == "for its next job"
@@ -284,10 +285,10 @@ def test_the_command_gives_json(call, results):
     assert done.exit_code == 0, done.output
     found = json.loads(done.output)
     assert found["study"] == "tiny"
-    assert len(found["runs"]) == found["summary"]["runs"] == 8
+    assert len(found["runs"]) == found["summary"]["runs"] == 9
     accounted = json.loads(call("ledger", "--config", str(TINY), "--json").output)
     assert [row["run"] for row in accounted["attempts"]] == ["48x2"]
-    assert {row["phase"] for row in accounted["phases"]} == {"main", "lr_ablation", "cooldown", "all"}
+    assert {row["phase"] for row in accounted["phases"]} == {"main", "replicate", "lr_ablation", "cooldown", "all"}
 
 
 def test_the_table_fits_a_terminal_and_folds_what_is_done(call, results):

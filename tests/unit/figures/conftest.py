@@ -71,7 +71,7 @@ CONFIG: dict[str, Any] = {
         "approach_3_all_interaction": {"approach": 3, "selection": "all", "covariates": ["params", "tokens*params"]},
     },
     "comparisons": ["all", "late"],
-    "early_stopping": {"selection": "all", "huber_deltas": [1e-3, 1e-4], "starts": 12},
+    "early_stopping": {"selections": ["all"], "huber_deltas": [1e-3, 1e-4], "starts": 12},
     "simulation": {
         "steps": 450, "evaluate_every": 45, "laws": {}, "scenarios": {}, "flops": [3e21], "ahead": ["64x3", 1_000_000],
     },
