@@ -97,7 +97,17 @@ def _models(losses: pd.DataFrame) -> dict[str, Any]:
         "tokens": main["tokens"].max(),
         "flops": main["flops"].max(),
         "rows": len(losses),
+        "checkpoints": len(runs.drop_duplicates(["suite", "run", "step"])),
+        "trained_tokens": trained_tokens(runs),
     }
+
+
+def trained_tokens(losses: pd.DataFrame) -> float:
+    """Tokens that all runs of a losses table were trained on, cooldowns from their branch on."""
+    by_run = losses.groupby(["suite", "run"])
+    longest = by_run["tokens"].max()
+    branch = by_run["anchor"].first() * (longest / by_run["step"].max())
+    return float((longest - branch.astype("float64").fillna(0.0)).sum())
 
 
 def _anomalies(table: pd.DataFrame) -> dict[str, int]:

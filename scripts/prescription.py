@@ -6,13 +6,14 @@ from gemstones import files, laws, logs
 from gemstones.losses import table
 from gemstones.losses.selections import select
 from gemstones.prescriptions.page import write_page
-from gemstones.prescriptions.study import prescriptions_of
+from gemstones.prescriptions.study import growth_of, prescriptions_of
 from gemstones.study import load
 
 logs.start(snakemake)
 study, fit, paths, out = load(snakemake.config), snakemake.wildcards.fit, snakemake.input, snakemake.output
 law, losses = laws.read(paths.law), table.read(paths.losses)
-found = prescriptions_of(study, fit, law, pd.read_parquet(paths.resamples), losses)
+resamples = pd.read_parquet(paths.resamples)
+found = prescriptions_of(study, fit, law, resamples, losses)
 files.write_parquet(found, out.table, dict(snakemake.params.items()))
 rows = select(losses, snakemake.params.query, fit)
-write_page(found, out.html, out.csv, fit, study.bootstrap.level, law, rows)
+write_page(found, out.html, out.csv, fit, study.bootstrap.level, law, rows, growth_of(study, law, resamples))

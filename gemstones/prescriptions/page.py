@@ -28,6 +28,7 @@ def write_page(
     level: float,
     law: HuberFit | None = None,
     rows: pd.DataFrame | None = None,
+    growth: pd.DataFrame | None = None,
 ) -> None:
     """Write the prescriptions of one fit, a table for each resource, without columns that are empty.
 
@@ -39,6 +40,7 @@ def write_page(
     name : of the fit.
     level : of its intervals.
     law, rows : the fit and its rows, to hold the prescriptions against.
+    growth : of depth with width (:func:`gemstones.prescriptions.depth_width.depth_width`).
     """
     heading = {"flops": "Budgets in FLOPs", "gpu_hours": "Budgets in GPU-hours"}
     tables = {
@@ -47,6 +49,8 @@ def write_page(
     }
     if law is not None and rows is not None:
         tables |= _against(table, law, rows)
+    if growth is not None and not growth.empty:
+        tables["Depth against width along the optimum"] = growth
     write_html_table(tables, path, f"Prescriptions of {name}", _note(table))
     write_csv(pd.concat(tables, names=["table"]).reset_index(level="table"), csv)
 

@@ -9,6 +9,7 @@ import pandas as pd
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.uncertainty import Uncertainty
 from gemstones.losses.selections import select
+from gemstones.prescriptions.depth_width import depth_width
 from gemstones.prescriptions.optimum import budgets, gpu_hour_budgets, prescribe
 from gemstones.prescriptions.overtraining import overtraining
 from gemstones.prescriptions.speeds import Speeds, speeds_of, too_few
@@ -41,6 +42,15 @@ def prescriptions_of(
         gpu_hours=gpu_hour_budgets(study.prescriptions, speeds),
         with_reference=study.prescriptions.reference,
     )
+
+
+def growth_of(study: Study, law: HuberFit, resamples: pd.DataFrame) -> pd.DataFrame:
+    """How depth grows with width along the optimum, within the fitted FLOPs and over all budgets of the config."""
+    low, high = study.prescriptions.flops_range
+    ranges = {"of the config": (low, high)}
+    if law.min_flops and law.max_flops and max(low, law.min_flops) < min(high, law.max_flops):
+        ranges = {"within the data": (max(low, law.min_flops), min(high, law.max_flops))} | ranges
+    return depth_width(Uncertainty(law, resamples, study.bootstrap.level), study.suite, ranges)
 
 
 def overtraining_of(

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from gemstones.overview import findings, overview
+from gemstones.overview import findings, overview, trained_tokens
 from tests.conftest import ROOT
 
 TEMPLATE = ROOT / "workflow/report/workflow.rst"
@@ -88,6 +88,19 @@ def test_it_says_what_was_found(mini, tables):
         "on a smaller model for the same budget, 2 times the optimal tokens cost 0.0321 nats per token (0.0200 to 0.0500)."
         in page
     )
+
+
+def test_tokens_of_cooldowns_count_from_their_branch():
+    rows = pd.DataFrame(
+        {
+            "suite": "mini",
+            "run": ["64x1", "64x1", "64x1-cooldown-100", "64x1-cooldown-100"],
+            "step": [100, 200, 100, 110],
+            "tokens": [1e5, 2e5, 1e5, 1.1e5],
+            "anchor": pd.array([None, None, 100, 100], dtype="Int64"),
+        }
+    )
+    assert trained_tokens(rows) == pytest.approx(2e5 + 1e4)
 
 
 def test_it_is_silent_on_what_a_study_does_not_have(mini):
