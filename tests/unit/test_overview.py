@@ -12,6 +12,7 @@ TEMPLATE = ROOT / "workflow/report/workflow.rst"
 @pytest.fixture
 def tables(mini):
     shape = {"suite": "mini", "phase": "main", "width": 16, "depth": 2, "params": 2.6e4, "tokens": 6e5, "flops": 1e11}
+    shape |= {"suite": "mini", "step": 300, "anchor": None}
     losses = pd.DataFrame([{**shape, "run": "16x2"}, {**shape, "run": "64x1", "width": 64, "depth": 1, "params": 5e4}])
     slope = {
         "fit": "approach_3_all",
