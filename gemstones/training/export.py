@@ -65,8 +65,8 @@ class Trained:
     @property
     def repository(self) -> str:
         told = self.run.phase in ("lr_transfer", "replicate")
-        of_rate = f"_{self.run.name.rpartition('-')[2]}" if told else ""
-        return f"Gemstone-{self.run.shape}" + ("" if self.run.phase == "main" else f"_{self.run.phase}{of_rate}")
+        suffix = f"_{self.run.name.rpartition('-')[2]}" if told else ""
+        return f"Gemstone-{self.run.shape}" + ("" if self.run.phase == "main" else f"_{self.run.phase}{suffix}")
 
     @property
     def revision(self) -> str:
