@@ -49,14 +49,13 @@ def draw_against_runs(tables: Tables) -> Drawing:
                 axes.plot(runs["flops"], runs[quantity], **look)
         _deviations(column[-1], rows)
         column[-1].set_xlabel("training FLOPs")
-    for row, (label, form) in zip(grid, PANELS.values(), strict=False):
+    for row, (label, _) in zip(grid, PANELS.values(), strict=False):
         row[0].set_ylabel(label)
+    for row, (quantity, (_, form)) in zip(grid, PANELS.items(), strict=False):
+        row[0].set_ylim(data[quantity].min() / 1.5, data[quantity].max() * 2)
         for axes in row:
             axes.set_xlim(low, high)
             log_axis(axes, "y", form, most=6)
-    values = data.groupby("fit")[list(PANELS)]
-    for row, quantity in zip(grid, PANELS, strict=False):
-        row[0].set_ylim(values.get_group(next(iter(laws)))[quantity].min() / 1.6, data[quantity].max() * 1.6)
     for axes in grid[-1]:
         log_axis(axes, "x", "power", most=4)
     grid[-1, 0].set_ylabel("loss, law − run (%)")

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 # Relative excess of the objective at the ends of a range.
 EXCESS = 0.01
 # A range's end is known to this share of its distance from the optimum; it is sought in so many steps at most.
-PRECISION, MOST_STEPS = 0.01, 40
+PRECISION, MOST_STEPS = 0.05, 40
 # First step from the optimum: in exponents, and as a share of the lowest loss in E.
 FIRST_STEP = 0.02
 # Delta, relative to the fit's, at which each step starts, and where it stops: the objective is wanted to far less than 1 %.
