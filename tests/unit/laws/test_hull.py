@@ -93,7 +93,7 @@ def test_json_comes_back_byte_for_byte(frontier, tmp_path):
     assert read(tmp_path / "fit.json") == result
     write_json(read(tmp_path / "fit.json").to_json(), tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "fit.json").read_bytes()
-    assert result.provenance["specification"] == spec.model_dump(mode="json")
+    assert result.provenance["specification"] == spec.model_dump(mode="json", exclude={"resamples"})
     shuffled = fit(spec, frontier.sample(frac=1, random_state=1))
     assert (shuffled.lines, shuffled.hull) == (result.lines, result.hull)
 
