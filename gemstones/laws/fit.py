@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gemstones.errors import UserError
 from gemstones.laws.identifiability import check_determined, warnings_of
-from gemstones.laws.minimize import Minima, Problem, exponents, from_exponents, minimize
+from gemstones.laws.minimize import Minima, Problem, exponents, from_exponents, minimize, polish
 from gemstones.laws.power_law import (
     FLOPS_PER_PARAM_TOKEN,
     PowerLaw,
@@ -25,18 +25,24 @@ from gemstones.laws.power_law import (
     written,
 )
 from gemstones.laws.rows import Rows, read_rows, rows_sha256, versions
-from gemstones.laws.starts import screened_starts
+from gemstones.laws.starts import dropped_terms, screened_starts, wide_starts
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
 
-STARTS = 8
+# Screened starts, and wide ones; and as many wide ones again, so many times at most, until a share ENOUGH of all ends at the minimum.
+STARTS, WIDE, ROUNDS, ENOUGH = 8, 4, 6, 0.4
+# Terms that vanished are tried again so many times at most; ends this near to the lowest, relatively, are polished.
+REVIVALS, WORTH_A_POLISH = 5, 1e-2
+MINIMA = ("phi", "objective", "gradient", "lowest_curvature")
 # Two starts ended at the same minimum if their objectives differ by less, relatively.
 SAME_MINIMUM = 1e-9
 # Gradient norm / (n · delta) below which the fit has converged; 1 would be every row pulling one way.
 CONVERGED_GRADIENT = 1e-6
+# What ends are polished to.
+POLISHED_GRADIENT = 1e-9
 # Residuals this small, in log loss, are called perfect.
 PERFECT = 1e-8
 
@@ -191,8 +197,7 @@ def fit_huber(
     rows = read_rows(table, columns, source, weights)
     check_determined(rows.values, columns, source, n_parameters(covariates))
     problem, centre = problem_of(rows, covariates, overestimate_penalty)
-    starts = screened_starts(problem, STARTS, np.random.default_rng(seed))
-    minima = minimize(starts, problem, huber_delta)
+    minima = lowest_minima(problem, huber_delta, seed)
     best = int(np.argmin(minima.objective))
     law = law_at(minima.phi[best], centre, covariates, param_count)
     # How hard a row pulls at most, or where delta is beyond the residuals, on average.
@@ -208,7 +213,7 @@ def fit_huber(
         gradient_norm=gradient_norm,
         converged=gradient_norm <= CONVERGED_GRADIENT,
         lowest_curvature=float(minima.lowest_curvature[best]),
-        starts=len(starts),
+        starts=len(minima.phi),
         share_of_starts_at_optimum=float(np.mean(_at_minimum(minima, best, len(rows.values)))),
         min_flops=min_flops,
         max_flops=max_flops,
@@ -231,6 +236,52 @@ def fit_huber(
         },
     )
     return replace(fit, warnings=warnings_of(fit, table, rows, problem))
+
+
+def lowest_minima(problem: Problem, huber_delta: float, seed: int = 0) -> Minima:
+    """Where all starts of a fit ended: screened and wide ones, and wide ones again as long as few end at the lowest minimum.
+
+    Ends at which a term has vanished are tried again with it, and the lowest ends are polished until their gradient is negligible.
+    """
+    generator = np.random.default_rng(seed)
+    starts = np.concatenate([screened_starts(problem, STARTS, generator), wide_starts(problem, WIDE, generator)])
+    minima, n = minimize(starts, problem, huber_delta), problem.rows
+    for _ in range(ROUNDS):
+        minima = _revived(minima, problem, huber_delta)
+        best = int(np.argmin(minima.objective))
+        if np.mean(_at_minimum(minima, best, n)) >= ENOUGH:
+            break
+        more = minimize(wide_starts(problem, STARTS + WIDE, generator), problem, huber_delta)
+        minima = _joined(minima, more)
+    best = int(np.argmin(minima.objective))
+    near = np.flatnonzero(minima.objective <= minima.objective[best] * (1 + WORTH_A_POLISH))
+    pull = min(huber_delta, max(math.sqrt(2 * float(minima.objective[best]) / n), PERFECT))
+    some = Minima(*(getattr(minima, name)[near] for name in MINIMA))
+    polished = polish(some, problem, huber_delta, POLISHED_GRADIENT * n * pull)
+    for name in MINIMA:
+        getattr(minima, name)[near] = getattr(polished, name)
+    return minima
+
+
+def _revived(minima: Minima, problem: Problem, huber_delta: float) -> Minima:
+    """The same with the ends of what :func:`dropped_terms` finds at the lowest of them in the place of these, as often as that helps."""
+    for _ in range(REVIVALS):
+        best = int(np.argmin(minima.objective))
+        starts = dropped_terms(minima.phi[best], problem, huber_delta)
+        if not len(starts):
+            break
+        found = minimize(starts, problem, huber_delta, huber_delta)
+        lowest = int(np.argmin(found.objective))
+        if found.objective[lowest] >= minima.objective[best] * (1 - SAME_MINIMUM):
+            break
+        same = _at_minimum(minima, best, problem.rows)
+        for name in MINIMA:
+            getattr(minima, name)[same] = getattr(found, name)[lowest]
+    return minima
+
+
+def _joined(one: Minima, other: Minima) -> Minima:
+    return Minima(*(np.concatenate([getattr(one, name), getattr(other, name)]) for name in MINIMA))
 
 
 def columns_of(covariates: Sequence[str], param_count: str) -> tuple[str, ...]:

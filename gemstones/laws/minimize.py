@@ -13,7 +13,7 @@ default tolerances stop early. Levenberg steps on the exact Hessian, with delta 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,10 @@ AT_BOUND = 1e-12
 FIRST_DELTA, DELTA_RATIO = 3e-2, 0.1
 # A stage is left near its minimum only: further off, the next one crawls in steps of its smaller delta.
 STAGE_TOLERANCE, STAGE_STEPS = 1e-7, 100
+# An end that is not at a minimum yet is gone on from so many times, so many steps each.
+POLISHES, POLISH_STEPS = 5, 1000
+# What is this near to a bound (of E: as a share of the loss) is put on it first.
+NEARLY = 1e-6
 # Starts whose log losses all agree within this share of a stage's delta are one from there on.
 SAME_START = 1e-2
 # Predicted relative decrease of the objective at which a start has converged.
@@ -37,6 +41,8 @@ TOLERANCE = 1e-14
 RESIDUAL_ROUNDING = 1e-31
 # No step changes an A_j by more than this factor; one below this many nats does nothing, and goes no further down.
 LARGEST_FACTOR, NEGLIGIBLE = 5.0, 1e-9
+# No coefficient's log is smaller: floats end.
+LEAST_LOG = -650.0
 # Parameters whose scaled curvature is smaller, relative to the largest, are damped as if it were not.
 SMALLEST_CURVATURE = 1e-10
 DAMPING_FIRST, DAMPING_FLOOR, DAMPING_CEILING = 1e-3, 1e-13, 1e10
@@ -72,10 +78,32 @@ class Problem:
         """(m,) the term of each exponent."""
         return np.arange(self.u.shape[-2]) if self.term is None else self.term
 
+    def floor(self, exponents: Array, starts: NDArray[np.intp]) -> Array:
+        """Log of the smallest coefficients (B, k) that are told from zero: their terms are NEGLIGIBLE wherever these are largest.
+
+        Of a product it is that of the largest values of its factors, which no row need have together.
+        """
+        term = self.of_term
+        low, high = self.u.min(-1), self.u.max(-1)
+        if self.u.ndim == 3:
+            low, high = low[starts], high[starts]
+        largest = np.maximum(-exponents * low, -exponents * high)
+        by_term = np.stack([largest[:, term == j].sum(1) for j in range(int(term[-1]) + 1)], axis=1)
+        return np.log(NEGLIGIBLE) - by_term
+
     @property
     def shared(self) -> bool:
         """Whether all starts see the same rows, losses and weights."""
         return self.u.ndim == 2 and self.log_loss.ndim == 1 and (self.weights is None or self.weights.ndim == 1)
+
+    def of(self, starts: NDArray[np.intp]) -> Problem:
+        """The problem of some starts alone."""
+        if self.shared:
+            return self
+        u = self.u if self.u.ndim == 2 else self.u[starts]
+        log_loss = self.log_loss if self.log_loss.ndim == 1 else self.log_loss[starts]
+        weights = self.weights if self.weights is None or self.weights.ndim == 1 else self.weights[starts]
+        return replace(self, u=u, log_loss=log_loss, weights=weights)
 
     def block(self, starts: NDArray[np.intp], rows: slice) -> tuple[Array, Array, Array | None]:
         """u, log losses and weights of some starts and rows."""
@@ -234,6 +262,32 @@ def minimize(
     return Minima(found.phi[way], found.objective[way], found.gradient[way], found.lowest_curvature[way])
 
 
+def polish(minima: Minima, problem: Problem, delta: float, enough: float) -> Minima:
+    """Go on from ends whose gradient is above `enough`, with the first damping again, until it is not or a try changes nothing."""
+    for _ in range(POLISHES):
+        going = np.flatnonzero(np.linalg.norm(minima.gradient, axis=1) > enough)
+        if not len(going):
+            break
+        found = levenberg(_snapped(minima.phi[going], problem.of_term), problem.of(going), delta, 0.0, POLISH_STEPS)
+        lower = found.objective <= minima.objective[going]
+        gain = minima.objective[going] - found.objective
+        for name in ("phi", "objective", "gradient", "lowest_curvature"):
+            getattr(minima, name)[going[lower]] = getattr(found, name)[lower]
+        if not (gain > TOLERANCE * found.objective).any():
+            break
+    return minima
+
+
+def _snapped(phi: Array, term: NDArray[np.intp]) -> Array:
+    """phi with E at 0, and exponents at their bounds, where they have all but reached them: steps beyond a bound are cut short there."""
+    k, m = int(term[-1]) + 1, len(term)
+    alpha, level = exponents(phi, term), phi[:, :k].sum(1) + phi[:, -1]
+    for bound in exponent_bounds(term):
+        alpha = np.where(np.abs(alpha - bound) < NEARLY, bound, alpha)
+    constant = np.where(phi[:, -1] < NEARLY * level, 0.0, phi[:, -1])
+    return np.c_[phi[:, :k], alpha * phi[:, term], constant]
+
+
 def _met(log_loss: Array, tolerance: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Positions of distinct predictions among (B, n), and for each of the B which of those it is."""
     first: list[int] = []
@@ -261,17 +315,19 @@ def levenberg(
     b, term = len(phi), problem.of_term
     k, m = int(term[-1]) + 1, len(term)
     fixed = np.full((b, m + 1), np.nan) if fixed is None else fixed
+    every = np.arange(b)
     phi = _within_bounds(phi, fixed, term)
     value, gradient, hessian = evaluate(phi, problem, delta)
-    model = _Model(phi, gradient, hessian, fixed, term)
+    model = _Model(phi, gradient, hessian, fixed, problem, every)
     lowest_curvature = model.lowest.copy()
-    damping, active = np.full(b, DAMPING_FIRST), np.arange(b)
+    damping, active = np.full(b, DAMPING_FIRST), every
     for _ in range(max_steps):
         # An indefinite Hessian needs at least the damping that makes it positive.
         short = model.lowest + damping <= 1e-12
         damping = np.where(short, np.maximum(-1.1 * model.lowest + 1e-6, 4 * damping), damping)
         step = model.step(damping)
         trial = _within_bounds(phi[active] + step, model.tie, term, phi[active])
+        trial = _above_floor(trial, problem, active)
         predicted = model.decrease(trial - phi[active])
         trial_value, trial_gradient, trial_hessian = evaluate(trial, problem, delta, active)
         decrease = value[active] - trial_value
@@ -286,14 +342,14 @@ def levenberg(
         gradient[at], hessian[at] = trial_gradient[accepted], trial_hessian[accepted]
         if done.any():
             last = active[done]
-            lowest_curvature[last] = _Model(phi[last], gradient[last], hessian[last], fixed[last], term).lowest
+            lowest_curvature[last] = _Model(phi[last], gradient[last], hessian[last], fixed[last], problem, last).lowest
         active, damping = active[~done], damping[~done]
         if not len(active):
             break
-        model = _Model(phi[active], gradient[active], hessian[active], fixed[active], term)
+        model = _Model(phi[active], gradient[active], hessian[active], fixed[active], problem, active)
     else:
         lowest_curvature[active] = model.lowest
-    free = _Tied.at(phi, gradient, fixed, term).gradient
+    free = _Tied.at(phi, gradient, fixed, problem, every).gradient
     by_log = phi[:, :k] * free[:, :k]
     for j in range(k):
         by_log[:, j] += (phi[:, k : k + m] * free[:, k : k + m])[:, term == j].sum(1)
@@ -307,12 +363,21 @@ def _within_bounds(phi: Array, fixed: Array, term: NDArray[np.intp], before: Arr
     amplitude = phi[:, :k]
     if before is not None:
         amplitude = np.clip(amplitude, before[:, :k] / LARGEST_FACTOR, before[:, :k] * LARGEST_FACTOR)
-        amplitude = np.maximum(amplitude, NEGLIGIBLE)
     low, high = (bound * amplitude[:, term] for bound in exponent_bounds(term))
     slope = np.clip(phi[:, k : k + m], low, high)
     slope = np.where(np.isnan(fixed[:, :m]), slope, fixed[:, :m] * amplitude[:, term])
     constant = np.where(np.isnan(fixed[:, m]), np.maximum(phi[:, -1], 0), fixed[:, m])
     return np.c_[amplitude, slope, constant]
+
+
+def _above_floor(phi: Array, problem: Problem, starts: NDArray[np.intp]) -> Array:
+    """phi with coefficients that are told from zero, at the same exponents."""
+    term = problem.of_term
+    k, m = int(term[-1]) + 1, len(term)
+    alpha = exponents(phi, term)
+    amplitude = np.maximum(phi[:, :k], np.exp(np.maximum(problem.floor(alpha, starts), LEAST_LOG)))
+    slope = np.where(amplitude[:, term] > phi[:, term], alpha * amplitude[:, term], phi[:, k : k + m])
+    return np.c_[amplitude, slope, phi[:, -1]]
 
 
 @dataclass(frozen=True)
@@ -328,7 +393,8 @@ class _Tied:
     held: NDArray[np.bool_]
 
     @classmethod
-    def at(cls, phi: Array, gradient: Array, fixed: Array, term: NDArray[np.intp]) -> _Tied:
+    def at(cls, phi: Array, gradient: Array, fixed: Array, problem: Problem, starts: NDArray[np.intp]) -> _Tied:
+        term = problem.of_term
         k, m = int(term[-1]) + 1, len(term)
         amplitude, slope, by_slope = phi[:, term], phi[:, k : k + m], gradient[:, k : k + m]
         low, high = exponent_bounds(term)
@@ -344,7 +410,8 @@ class _Tied:
         gradient = gradient.copy()
         for q, j in enumerate(term.tolist()):
             gradient[:, j] += np.where(np.isnan(tie[:, q]), 0, tie[:, q] * by_slope[:, q])
-        held[:, :k] = (phi[:, :k] <= NEGLIGIBLE) & (gradient[:, :k] > 0)
+        floor = np.exp(np.maximum(problem.floor(exponents(phi, term), starts), LEAST_LOG))
+        held[:, :k] = (phi[:, :k] <= floor * (1 + 1e-9)) & (gradient[:, :k] > 0)
         gradient[held] = 0
         return cls(np.c_[tie, constant], gradient, held)
 
@@ -352,9 +419,12 @@ class _Tied:
 class _Model:
     """Quadratic model at each phi in the free parameters, scaled by the Hessian's diagonal and diagonalised."""
 
-    def __init__(self, phi: Array, gradient: Array, hessian: Array, fixed: Array, term: NDArray[np.intp]) -> None:
+    def __init__(
+        self, phi: Array, gradient: Array, hessian: Array, fixed: Array, problem: Problem, starts: NDArray[np.intp]
+    ) -> None:
+        term = problem.of_term
         (b, p), k, m = phi.shape, int(term[-1]) + 1, len(term)
-        tied = _Tied.at(phi, gradient, fixed, term)
+        tied = _Tied.at(phi, gradient, fixed, problem, starts)
         self.tie, self.gradient, held = tied.tie, tied.gradient, tied.held
         # A step of A_j takes those of its s_q along that are tied to it.
         along = np.tile(np.eye(p), (b, 1, 1))
@@ -363,7 +433,11 @@ class _Model:
         hessian[held[:, :, None] | held[:, None, :]] = 0
         # Curvatures compare in natural units: A and s in those of A, E in those of the loss.
         unit = np.c_[phi[:, :k], phi[:, term], phi[:, :k].sum(1) + phi[:, -1]]
-        diagonal = np.abs(np.diagonal(hessian, axis1=1, axis2=2)) * unit**2
+        natural = np.abs(hessian) * unit[:, :, None] * unit[:, None, :]
+        diagonal = np.diagonal(natural, axis1=1, axis2=2)
+        # Of a Hessian that is positive, H_ij² <= H_ii·H_jj. Where it is not, a parameter is as stiff as its mixed curvatures.
+        mixed = np.minimum(natural**2 / np.maximum(diagonal[:, None, :], 1e-300), natural)
+        diagonal = np.maximum(diagonal, mixed.max(2))
         diagonal = np.maximum(diagonal, SMALLEST_CURVATURE * diagonal.max(1, keepdims=True)) + 1e-300
         self.hessian, self.held, self.scale = hessian, held, unit / np.sqrt(diagonal)
         scaled = hessian * self.scale[:, :, None] * self.scale[:, None, :]

@@ -1,11 +1,15 @@
-"""Starts for the fit: screened exponents, since the law is linear in its coefficients once those are given."""
+"""Starts for the fit: screened exponents, since the law is linear in its coefficients once those are given; and wide ones.
+
+Screened starts lie where a law of moderate exponents fits well, and so near one another. Wide ones may have any exponent and any
+share of the loss in any term.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gemstones.laws.minimize import BLOCK, Problem, from_exponents
+from gemstones.laws.minimize import BLOCK, Problem, exponent_bounds, exponents, from_exponents, predict
 
 Array = NDArray[np.float64]
 
@@ -19,6 +23,10 @@ FACTOR_GRID = (-0.6, 0.6)
 SCREENED_TUPLES = 12_000
 # Starts are drawn from this many best tuples, so that they differ.
 SCREENED = 160
+# Exponents of wide starts.
+WIDE_EXPONENTS = (0.02, 10.0)
+# A term with a smaller share of the loss has vanished; it is tried again with a small share and the best of so many exponents.
+VANISHED, REVIVED, TRIED, TRIED_OF_PRODUCT, AT_ONCE = 1e-7, 1e-5, 201, 21, 4
 # A coefficient that least squares makes negative starts at this share of the mean loss instead.
 SMALLEST_SHARE = 1e-6
 
@@ -63,8 +71,64 @@ def screened_starts(problem: Problem, count: int, generator: np.random.Generator
     chosen = np.r_[best[:1], drawn]
 
     amplitudes = np.maximum(coefficients[chosen] / norm[columns[chosen]], SMALLEST_SHARE * float(loss.mean()))
-    exponents = np.concatenate([grids[j][points[chosen, j]] for j in range(k)], axis=1)
-    return from_exponents(exponents, np.log(amplitudes[:, :k]), amplitudes[:, k], term)
+    alpha = np.concatenate([grids[j][points[chosen, j]] for j in range(k)], axis=1)
+    return from_exponents(alpha, np.log(amplitudes[:, :k]), amplitudes[:, k], term)
+
+
+def wide_starts(problem: Problem, count: int, generator: np.random.Generator) -> Array:
+    """Starts (count, p) with exponents of any size, and terms and E that share the mean loss at random."""
+    term = problem.of_term
+    k, low, high = int(term[-1]) + 1, *exponent_bounds(term)
+    exponents = np.exp(generator.uniform(*np.log(WIDE_EXPONENTS), (count, len(term))))
+    # Half of the exponents that may be negative are.
+    exponents = np.clip(
+        exponents * np.where((low < 0) & (generator.random((count, len(term))) < 0.5), -1, 1), low, high
+    )
+    shares = generator.dirichlet(np.ones(k + 1), count)
+    level = float(np.exp(problem.log_loss).mean())
+    return from_exponents(
+        exponents, np.log(level * np.maximum(shares[:, :k], SMALLEST_SHARE)), level * shares[:, k], term
+    )
+
+
+def dropped_terms(phi: Array, problem: Problem, delta: float) -> Array:
+    """Starts (count, p) from an end phi (p,) at which a term has vanished although another exponent would lower the objective.
+
+    A coefficient of zero is at a minimum only if no exponent makes the objective fall with it: the slope by each term's
+    coefficient is looked at for a range of its exponents.
+    """
+    term = problem.of_term
+    k, (low, high) = int(term[-1]) + 1, exponent_bounds(term)
+    loss = predict(phi[None], problem.u, term)[0]
+    pull = np.clip(problem.log_loss - np.log(loss), -delta, delta)
+    pull = pull * np.where(pull < 0, problem.overestimate_penalty, 1.0) / loss
+    if problem.weights is not None:
+        pull = pull * problem.weights
+    found = []
+    end = phi.copy()
+    flat = np.array([not exponents(phi[None], term)[0, term == j].any() for j in range(k)])
+    end[-1] += phi[:k][flat].sum()  # terms without a power are part of E
+    for j in range(k):
+        own = np.flatnonzero(term == j)
+        largest = phi[j] * np.exp(-exponents(phi[None], term)[0, own] @ problem.u[own]).max()
+        if not flat[j] and largest > VANISHED * loss.mean():
+            continue
+        axes = [np.linspace(low[q], high[q], TRIED if len(own) == 1 else TRIED_OF_PRODUCT) for q in own.tolist()]
+        tried = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
+        power = -tried @ problem.u[own]
+        top = power.max(1, keepdims=True)
+        falls = np.exp(power - top) @ pull
+        for at in np.unique(np.linspace(0, len(tried) - 1, 1 + AT_ONCE).astype(int))[:-1]:
+            some = slice(at, at + -(-len(tried) // AT_ONCE))
+            best = at + int(np.argmax(falls[some]))
+            if falls[best] <= 0:
+                continue
+            start = end.copy()
+            start[:k][flat] = VANISHED * loss.mean()
+            start[j] = REVIVED * loss.mean() * np.exp(-top[best, 0])
+            start[k + own] = tried[best] * start[j]
+            found.append(start)
+    return np.array(found).reshape(-1, len(phi))
 
 
 def grid(problem: Problem, j: int) -> Array:
