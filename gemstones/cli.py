@@ -37,6 +37,8 @@ class Commands(TyperGroup):
 
 
 # Nothing that takes long to load is imported up here, so that a command pays for its own needs only.
+# Exit status of a fit that is not at a minimum; 1 is for what is refused, 2 for a wrong use of options.
+NOT_CONVERGED = 3
 LAW, DELTA, PENALTY = "params,tokens", 1e-4, 1.0
 
 app = typer.Typer(
@@ -336,7 +338,8 @@ def fit(
     """Fit a scaling law L = E + sum of A/x^alpha to a file of losses, one row per run and checkpoint.
 
     Rows of one run are not independent, so intervals come from resamples of whole runs; name the column that tells the runs
-    apart, or rows are resampled one by one, and the intervals are likely too narrow.
+    apart, or rows are resampled one by one, and the intervals are likely too narrow. A fit that is not at a minimum is printed with
+    a warning, and ends with status 3.
 
     \b
     Example:
@@ -350,7 +353,7 @@ def fit(
 
     if hull and (law, delta, weights, overestimate_penalty) != (LAW, DELTA, None, PENALTY):
         raise UserError("--hull fits no law: --law, --delta, --weights and --overestimate-penalty mean nothing with it")
-    terminal.fit_file(
+    converged = terminal.fit_file(
         file,
         columns=terminal.mapping(column or ()),
         query=query,
@@ -367,6 +370,8 @@ def fit(
         jobs=jobs,
         as_json=as_json,
     )
+    if not converged:
+        raise typer.Exit(NOT_CONVERGED)
 
 
 @app.command()

@@ -39,8 +39,8 @@ def fit_file(
     seed: int,
     jobs: int,
     as_json: bool,
-) -> None:
-    """Fit a law (keywords of :func:`fit_huber`) or a hull over a resource to a file, and print it.
+) -> bool:
+    """Fit a law (keywords of :func:`fit_huber`) or a hull over a resource to a file, and print it; false if it has not converged.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def fit_file(
         print(json.dumps(data, indent=2, allow_nan=False))
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        return
+        return _converged(found)
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -91,6 +91,11 @@ def fit_file(
     _print_budgets(console, budgets)
     for warning in warnings:
         console.print(f"warning: {warning}", style="yellow")
+    return _converged(found)
+
+
+def _converged(found: HuberFit | HullFit) -> bool:
+    return isinstance(found, HullFit) or found.converged
 
 
 def mapping(pairs: Iterable[str]) -> dict[str, str]:

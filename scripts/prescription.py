@@ -5,6 +5,7 @@ import pandas as pd
 from gemstones import files, laws, logs
 from gemstones.losses import table
 from gemstones.losses.selections import select
+from gemstones.prescriptions.against_runs import checkpoints_of
 from gemstones.prescriptions.page import write_page
 from gemstones.prescriptions.study import growth_of, prescriptions_of
 from gemstones.study import load
@@ -15,5 +16,5 @@ law, losses = laws.read(paths.law), table.read(paths.losses)
 resamples = pd.read_parquet(paths.resamples)
 found = prescriptions_of(study, fit, law, resamples, losses)
 files.write_parquet(found, out.table, dict(snakemake.params.items()))
-rows = select(losses, snakemake.params.query, fit)
+rows = checkpoints_of(select(losses, snakemake.params.query, fit), losses)
 write_page(found, out.html, out.csv, fit, study.bootstrap.level, law, rows, growth_of(study, law, resamples))

@@ -16,7 +16,7 @@ from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.style import GREY, PALETTE, figure
 from gemstones.laws.fit import HuberFit
-from gemstones.prescriptions.against_runs import LOWEST, ROUGH, USABLE, against_runs
+from gemstones.prescriptions.against_runs import LOWEST, ROUGH, USABLE, against_runs, checkpoints_of
 
 PANELS: dict[str, tuple[str, Form]] = {
     "params": ("parameters", "count"),
@@ -87,7 +87,7 @@ def held(tables: Tables, name: str, law: HuberFit) -> pd.DataFrame:
     """
     if name not in tables.prescriptions:
         raise UserError(f"figure of kind 'against_runs': {name} is not among prescriptions.fits")
-    rows = tables.rows(tables.study.fits[name].selection)
+    rows = checkpoints_of(tables.rows(tables.study.fits[name].selection), tables.losses)
     table = tables.prescriptions[name].query("resource == 'flops' and variant == 'relaxed'").sort_values("budget")
     log_budgets = np.log(table["budget"].to_numpy(float))
     spent = rows["flops"].dropna().to_numpy(float)

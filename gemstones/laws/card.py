@@ -195,7 +195,8 @@ def _huber_fitting(fit: HuberFit) -> Answers:
         ),
         "From which starts?": (
             f"{fit.starts}, seed {seed}: the best of a grid of α between {starts.EXPONENT_GRID[0]:g} and {starts.EXPONENT_GRID[1]:g}, "
-            f"c and E by least squares, and others drawn from its best {starts.SCREENED}"
+            f"c and E by least squares, others drawn from its best {starts.SCREENED}, and wide ones with α up to "
+            f"{starts.WIDE_EXPONENTS[1]:g}, more of them where ends differ"
         ),
     }
 
@@ -243,6 +244,7 @@ def _patterns(found: Mapping[str, Any] | None) -> str:
 def _noise(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return NOT_KNOWN
+    seeds = "" if found.get("seeds") is None else f"; seeds of a shape differ by {100 * found['seeds']:.2g} %"
     how = (
         "seeds of a shape"
         if found["source"] == "replicates"
@@ -250,7 +252,7 @@ def _noise(found: Mapping[str, Any] | None) -> str:
     )
     return (
         f"by {100 * found['run']:.2g} % (standard deviation, from {found['runs']} {how}; {found['degrees_of_freedom']} degrees of "
-        f"freedom), single checkpoints by {100 * found['within']:.2g} % around their run"
+        f"freedom), single checkpoints by {100 * found['within']:.2g} % around their run{seeds}"
     )
 
 

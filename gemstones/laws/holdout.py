@@ -28,7 +28,7 @@ from gemstones.laws.hull import HullFit, fit_hull
 from gemstones.laws.identifiability import DISTINCT_VALUES
 from gemstones.laws.minimize import Minima, minimize, predict
 from gemstones.laws.power_law import positive_columns
-from gemstones.laws.rows import read_rows, run_names
+from gemstones.laws.rows import read_rows, run_names, shape_families
 from gemstones.laws.starts import screened_starts
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def held_out_errors(
     before its minimum; where rows name runs, the `worst_run` and errors `by_run`. The second and third also have `params_at_most`
     or `tokens_at_most` and the number of `rows_fitted`.
     """
-    names = run_names(table)
+    names = shape_families(table)
     tests: dict[str, dict[str, Any]] = {test: {"skipped": [], "not_converged": []} for test in TESTS}
     folds = _without_each_run(names, tests[TESTS[0]])
     for test, key, column in zip(TESTS[1:], ("params_at_most", "tokens_at_most"), (param_count, "tokens"), strict=True):

@@ -280,7 +280,7 @@ def polish(minima: Minima, problem: Problem, delta: float, enough: float) -> Min
 
 def _snapped(phi: Array, term: NDArray[np.intp]) -> Array:
     """phi with E at 0, and exponents at their bounds, where they have all but reached them: steps beyond a bound are cut short there."""
-    k, m = int(term[-1]) + 1, len(term)
+    k = int(term[-1]) + 1
     alpha, level = exponents(phi, term), phi[:, :k].sum(1) + phi[:, -1]
     for bound in exponent_bounds(term):
         alpha = np.where(np.abs(alpha - bound) < NEARLY, bound, alpha)

@@ -26,7 +26,9 @@ class RunNoise:
 
     Attributes
     ----------
-    run : of a run as a whole (of the mean of its log residuals), from `source`.
+    run : of an untrained run as a whole (of the mean of its log residuals): the larger of what seeds of a shape and runs around the
+        law show, since the law also misses something of a shape that it has not seen.
+    seeds : of runs of one shape that differ in their seed; None where no shape has several.
     within : of a checkpoint around its run, robust.
     source : `replicates` (runs of one shape with other seeds), or `residuals` (of runs around the law, which are also what its form
         misses of their shapes).
@@ -35,6 +37,7 @@ class RunNoise:
 
     run: float
     within: float
+    seeds: float | None
     source: str
     runs: int
     degrees_of_freedom: int
@@ -59,9 +62,9 @@ class RunNoise:
 def run_noise(fit: HuberFit, rows: pd.DataFrame) -> RunNoise | None:
     """The noise of runs around a fit.
 
-    Where shapes were trained with several seeds, it is the spread of these: of the run means of log residuals over the steps that all
-    seeds of a shape have, pooled over shapes. Elsewhere it is that of the run means around the law, with runs − parameters degrees of
-    freedom, since the law follows the runs that it is fitted to; with no more runs than parameters, one.
+    Around the law it is that of the run means, with runs − parameters degrees of freedom, since the law follows the runs that it is
+    fitted to; with no more runs than parameters, one. Where shapes were trained with several seeds, their spread is known too: of the
+    run means of log residuals over the steps that all seeds of a shape have, pooled over shapes.
 
     Parameters
     ----------
@@ -81,11 +84,11 @@ def run_noise(fit: HuberFit, rows: pd.DataFrame) -> RunNoise | None:
     around = residual - mean[which]
     within = float(NORMAL * np.median(np.abs(around - np.median(around))))
     found = _of_replicates(rows, residual)
-    if found:
-        return RunNoise(found[0], within, "replicates", *found[1:])
     freedom = max(1, len(runs) - fit.n_parameters)
     spread = float(np.sqrt(((mean - mean.mean()) ** 2).sum() / freedom))
-    return RunNoise(spread, within, "residuals", len(runs), freedom)
+    if found and found[0] >= spread:
+        return RunNoise(found[0], within, found[0], "replicates", *found[1:])
+    return RunNoise(spread, within, found[0] if found else None, "residuals", len(runs), freedom)
 
 
 def _of_replicates(rows: pd.DataFrame, residual: NDArray[np.float64]) -> tuple[float, int, int] | None:

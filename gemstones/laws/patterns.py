@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gemstones.laws.power_law import factors
-from gemstones.laws.rows import run_names
+from gemstones.laws.rows import shape_families
 
 if TYPE_CHECKING:
     from gemstones.laws.fit import HuberFit
@@ -49,7 +49,7 @@ def patterns(fit: HuberFit, rows: pd.DataFrame, seed: int = 0) -> dict[str, Any]
     `early_mean_p` say whether early losses lie off on the whole (signs of runs flipped at random). `warnings`, a sentence each;
     `not_tested`, why something was not.
     """
-    names = run_names(rows)
+    names = shape_families(rows)
     if names is None or np.isnan(_numbers(rows, "tokens")).any():
         return {"warnings": [], "not_tested": "not every row names a run and its tokens"}
     residual = np.log(rows["loss"].to_numpy(float)) - np.log(fit.predict(rows))
@@ -75,7 +75,7 @@ def early_and_run(rows: pd.DataFrame, residual: Array) -> pd.DataFrame:
     """What is tested, a row for each run: `run` (median of its log residuals), `early` (mean of its early ones minus the median of the
     others), and the medians of params, width, depth and width/depth; index: the run's name.
     """
-    names = run_names(rows)
+    names = shape_families(rows)
     assert names is not None
     return _by_run(rows, names, residual)
 
@@ -174,7 +174,8 @@ def _off(share: float) -> str:
 
 
 def _remedy(fit: HuberFit, name: str) -> str:
-    """The law's term of tokens with a factor more, unless it has it."""
+    """The product of tokens to try, of a law that has none; of others it is not known what would help."""
     data = next((term for term in fit.law.covariates if "tokens" in factors(term)), "tokens")
-    wanted = "width" if name == "width/depth" else name
-    return "the form misses it" if wanted in factors(data) else f"try {data}*{wanted}"
+    return (
+        "the form misses it" if len(factors(data)) > 1 else f"try tokens*{'width' if name == 'width/depth' else name}"
+    )

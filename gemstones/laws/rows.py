@@ -74,6 +74,15 @@ def run_names(table: pd.DataFrame) -> NDArray[np.str_] | None:
     return names.to_numpy(dtype=str)
 
 
+def shape_families(table: pd.DataFrame) -> NDArray[np.str_] | None:
+    """As :func:`run_names`, but replicates of a shape go with its main run: what is held out must leave nothing of its shape behind."""
+    names = run_names(table)
+    if names is None or "phase" not in table:
+        return names
+    replicate = (table["phase"] == "replicate").fillna(False).to_numpy(dtype=bool)
+    return np.where(replicate, np.char.partition(names, "-seed_")[:, 0], names)
+
+
 def rows_sha256(values: Array, columns: Sequence[str]) -> str:
     """Hash of the numbers that a fit has seen, whatever their order: column names and sorted (n, k) float64."""
     digest = hashlib.sha256(",".join(columns).encode())

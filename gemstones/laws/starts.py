@@ -79,16 +79,14 @@ def wide_starts(problem: Problem, count: int, generator: np.random.Generator) ->
     """Starts (count, p) with exponents of any size, and terms and E that share the mean loss at random."""
     term = problem.of_term
     k, low, high = int(term[-1]) + 1, *exponent_bounds(term)
-    exponents = np.exp(generator.uniform(*np.log(WIDE_EXPONENTS), (count, len(term))))
+    lowest, highest = (float(np.log(end)) for end in WIDE_EXPONENTS)
+    alpha = np.exp(lowest + (highest - lowest) * generator.random((count, len(term))))
     # Half of the exponents that may be negative are.
-    exponents = np.clip(
-        exponents * np.where((low < 0) & (generator.random((count, len(term))) < 0.5), -1, 1), low, high
-    )
+    negative = (low < 0) & (generator.random((count, len(term))) < 0.5)
+    alpha = np.clip(alpha * np.where(negative, -1, 1), low, high)
     shares = generator.dirichlet(np.ones(k + 1), count)
     level = float(np.exp(problem.log_loss).mean())
-    return from_exponents(
-        exponents, np.log(level * np.maximum(shares[:, :k], SMALLEST_SHARE)), level * shares[:, k], term
-    )
+    return from_exponents(alpha, np.log(level * np.maximum(shares[:, :k], SMALLEST_SHARE)), level * shares[:, k], term)
 
 
 def dropped_terms(phi: Array, problem: Problem, delta: float) -> Array:

@@ -40,6 +40,7 @@ class AgainstRuns:
     runs : those that have spent the budget, lowest loss first, with `COLUMNS`: tokens and loss (nats per token) at the budget, the
         law's prediction, and predicted / observed − 1.
     promised, params : loss that the law promises on the budget, nats per token, and the parameters that it prescribes for it.
+    pattern : how far the law's residuals are known to lie off with size, as a share of the loss (:mod:`gemstones.laws.patterns`).
     """
 
     budget: float
@@ -47,6 +48,7 @@ class AgainstRuns:
     runs: pd.DataFrame
     promised: float
     params: float
+    pattern: float = 0.0
 
     @property
     def lowest(self) -> pd.DataFrame:
@@ -73,12 +75,13 @@ class AgainstRuns:
     def verdict(self) -> str:
         """usable, rough, unproven, or do not plan by this; no runs where there is none to ask.
 
-        A promise far below the lowest run is wrong where a run of that size has been, and unproven elsewhere.
+        A promise far below the lowest run is wrong where a run of that size has been, or where the law is known to miss losses by size.
+        Elsewhere it is unproven.
         """
         if self.runs.empty:
             return "no runs"
         below = self.above_lowest < -USABLE
-        if self.off > ROUGH or (below and self.of_that_size):
+        if self.off > ROUGH or (below and (self.of_that_size or self.pattern > USABLE)):
             return "do not plan by this"
         if below:
             return "unproven"
@@ -88,7 +91,7 @@ class AgainstRuns:
         """The verdict and its reasons, in a sentence."""
         unit = f"{self.budget:.3g} {UNITS[self.resource]}"
         if self.runs.empty:
-            return f"no run has spent {unit}: nothing holds this prescription"
+            return f"no run has spent {unit}: none can confirm this prescription"
         low, high = 100 * self.lowest["deviation"].min(), 100 * self.lowest["deviation"].max()
         best, above = self.runs.iloc[0], 100 * self.above_lowest
         beside = "below" if above < 0 else "above"
@@ -96,7 +99,7 @@ class AgainstRuns:
             f"{self.verdict}: of the {len(self.runs)} runs that have spent {unit}, the law misses the {len(self.lowest)} lowest by "
             f"{low:+.2f} to {high:+.2f} %, and promises {self.promised:.3f}, {abs(above):.2g} % {beside} the lowest that any reached, "
             f"{best['loss']:.3f} ({best['run']})"
-            + ("; no run of that size has spent so much" if not self.of_that_size else "")
+            + ("; no run of that size is known there" if not self.of_that_size else "")
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -107,6 +110,13 @@ class AgainstRuns:
             "promised_above_lowest": None if empty else self.above_lowest,
             "runs": self.runs.to_dict("records"),
         }
+
+
+def checkpoints_of(rows: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
+    """All rows that the losses table has of the runs of a selection: a selection may leave out where they were at a budget."""
+    key = [name for name in ("suite", "run", "phase", "validation_set") if name in rows and name in losses]
+    wanted = rows[key].drop_duplicates()
+    return losses.merge(wanted, on=key, how="inner")
 
 
 def against_runs(
@@ -124,7 +134,14 @@ def against_runs(
     -------
     AgainstRuns; log losses and log tokens are interpolated between a run's checkpoints in the log of what they have spent.
     """
-    return AgainstRuns(budget, resource, _runs_at(law, rows, resource, budget), promised, params)
+    return AgainstRuns(budget, resource, _runs_at(law, rows, resource, budget), promised, params, _pattern(law))
+
+
+def _pattern(law: HuberFit | PowerLaw) -> float:
+    """Largest share of the loss by which early losses of small or large runs lie off a fit, where that is no chance."""
+    found = {} if isinstance(law, PowerLaw) else law.evidence.get("patterns", {})
+    told = [each for each in found.get("early", {}).values() if isinstance(each, dict) and each["p"] < 0.01]
+    return max((abs(each[end]) for each in told for end in ("low", "high")), default=0.0)
 
 
 def table(fits: list[AgainstRuns]) -> pd.DataFrame:

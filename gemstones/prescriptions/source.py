@@ -21,6 +21,7 @@ from gemstones.laws.resampling import names_of
 from gemstones.laws.uncertainty import Uncertainty
 from gemstones.losses import table
 from gemstones.losses.selections import select
+from gemstones.prescriptions.against_runs import checkpoints_of
 from gemstones.prescriptions.speeds import Speeds, speeds_of
 from gemstones.prescriptions.study import fitted_speeds
 from gemstones.study import Recipe, Study, Suite
@@ -37,7 +38,7 @@ class Source:
     name : of the law, as messages have it: of the fit, or a law's file.
     config, study : of the study, where there is one.
     fitted : whether the law is one of the study's own.
-    rows : that the law was fitted to, where they are known.
+    rows : all checkpoints of the runs that the law was fitted to, where they are known.
     choice : which of the study's fits predicts unseen runs best (:mod:`gemstones.laws.choice`), where that is known.
     """
 
@@ -110,7 +111,7 @@ def find(law: str | None, config: Path | None, study: str | None, results: Path,
     rows = None
     if known and losses is not None and fitted and name in known.fits:
         selection = known.fits[name].selection
-        rows = select(losses, known.selections[selection], selection)
+        rows = checkpoints_of(select(losses, known.selections[selection], selection), losses)
     return Source(name, fit, uncertainty, speeds, config, known, fitted, rows, choice)
 
 

@@ -14,7 +14,17 @@ rule prescription:
         code=modules(
             *(
                 f"prescriptions/{name}"
-                for name in ("against_runs", "bands", "depth_width", "optimum", "page", "reference", "search", "speeds", "study")
+                for name in (
+                    "against_runs",
+                    "bands",
+                    "depth_width",
+                    "optimum",
+                    "page",
+                    "reference",
+                    "search",
+                    "speeds",
+                    "study",
+                )
             ),
             *(f"laws/{name}" for name in ("__init__", "fit", "noise", "power_law", "rows", "uncertainty")),
             *(f"losses/{name}" for name in ("selections", "table")),

@@ -11,6 +11,7 @@ from gemstones.errors import UserError
 from gemstones.files import write_json
 from gemstones.laws import HuberFit, PowerLaw, fit, fit_huber, read
 from gemstones.study import Approach3
+from tests.random_tables import random_tables, scipy_objective
 
 EQ_2 = ("width", "depth", "params", "tokens")
 
@@ -178,3 +179,19 @@ def test_says_which_file_holds_no_fit(tmp_path, content):
         read(tmp_path / "fit.json")
     with pytest.raises(UserError, match="no such file"):
         read(tmp_path / "absent.json")
+
+
+def test_hard_tables_are_fitted_as_low_as_scipy_fits_them():
+    """Few levels, terms that vanish, exponents at bounds, products; ten seeds of 120 tables: benchmarks/bounds.py."""
+    above, unsure, tried = [], 0, 0
+    for number, table, covariates, delta in random_tables(0, 6):
+        try:
+            fit = fit_huber(table, covariates, huber_delta=delta)
+        except UserError:
+            continue
+        tried, unsure = tried + 1, unsure + (not fit.converged)
+        if fit.objective > scipy_objective(table, covariates, delta, 1) * (1 + 1e-6) + 1e-14:
+            above.append(number)
+    assert tried > 3
+    assert not above
+    assert unsure <= 1

@@ -8,7 +8,7 @@ import pytest
 
 from gemstones.laws import PowerLaw, Uncertainty
 from gemstones.prescriptions import prescribe
-from gemstones.prescriptions.against_runs import LOWEST, against_runs, table
+from gemstones.prescriptions.against_runs import LOWEST, against_runs, checkpoints_of, table
 from gemstones.prescriptions.search import Search, real_params
 from gemstones.suite import counting
 from tests.unit.prescriptions.test_bands import fit_of, resamples_of
@@ -66,8 +66,28 @@ def test_a_low_promise_is_wrong_only_where_runs_of_that_size_have_been(rows, sui
     loss = against_runs(LAW, rows, "flops", 2e20, 1.0, 8e8).runs["loss"].min()
     wrong, unproven = (against_runs(LAW, rows, "flops", 2e20, 0.985 * loss, params) for params in (8e8, 8e9))
     assert (wrong.verdict, unproven.verdict) == ("do not plan by this", "unproven")
-    assert "no run of that size" in unproven.said()
+    assert "no run of that size is known there" in unproven.said()
     assert "no run of that size" not in wrong.said()
+
+
+def test_checkpoints_that_the_fit_left_out_count(rows):
+    """A selection of later checkpoints knows less of where its runs were than the table does."""
+    table = rows.assign(suite="mine", phase="main", validation_set="one")
+    thin = table[table["tokens"] >= 1e11]
+    assert len(checkpoints_of(thin, table)) == len(table)
+    other = table.assign(phase="lr_ablation")
+    assert len(checkpoints_of(thin, pd.concat([table, other]))) == len(table)
+    few, all_of_them = (
+        against_runs(LAW, some, "flops", 2e20, 2.9, 8e8).runs for some in (thin, checkpoints_of(thin, table))
+    )
+    assert len(few) < len(all_of_them)
+
+
+def test_a_law_that_is_known_to_miss_by_size_proves_nothing(rows, suite):
+    loss = against_runs(LAW, rows, "flops", 2e20, 1.0, 8e8).runs["loss"].min()
+    early = {"runs": 8, "params": {"correlation": 0.97, "p": 0.0005, "low": -0.02, "high": 0.02}}
+    fit = replace(fit_of(LAW), evidence={"patterns": {"early": early, "warnings": []}})
+    assert against_runs(fit, rows, "flops", 2e20, 0.985 * loss, 8e9).verdict == "do not plan by this"
 
 
 def test_between_one_and_two_percent_it_is_rough(rows):
@@ -112,7 +132,14 @@ def test_the_interval_of_a_run_holds_that_of_the_law(suite):
     noisy = replace(
         fit,
         evidence={
-            "noise": {"run": 0.003, "within": 0.0005, "source": "residuals", "runs": 22, "degrees_of_freedom": 12}
+            "noise": {
+                "run": 0.003,
+                "within": 0.0005,
+                "seeds": None,
+                "source": "residuals",
+                "runs": 22,
+                "degrees_of_freedom": 12,
+            }
         },
     )
     row = prescribe(noisy, [1e20], suite, uncertainty=uncertainty).iloc[0]
