@@ -97,7 +97,7 @@ def _shrink(place: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _label(quantity: str) -> str:
-    if quantity.startswith("log_"):
+    if quantity.startswith("log_") and quantity not in SYMBOLS:
         name, _, budget = quantity.removeprefix("log_").removeprefix("optimal_").rpartition("_")
         if name in OPTIMA:
             return f"{OPTIMA[name]} at {scientific(float(budget))}"
