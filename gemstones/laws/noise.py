@@ -37,10 +37,10 @@ class RunNoise:
 
     run: float
     within: float
-    seeds: float | None
     source: str
     runs: int
     degrees_of_freedom: int
+    seeds: float | None = None
 
     @property
     def sd(self) -> float:
@@ -87,8 +87,8 @@ def run_noise(fit: HuberFit, rows: pd.DataFrame) -> RunNoise | None:
     freedom = max(1, len(runs) - fit.n_parameters)
     spread = float(np.sqrt(((mean - mean.mean()) ** 2).sum() / freedom))
     if found and found[0] >= spread:
-        return RunNoise(found[0], within, found[0], "replicates", *found[1:])
-    return RunNoise(spread, within, found[0] if found else None, "residuals", len(runs), freedom)
+        return RunNoise(found[0], within, "replicates", *found[1:], seeds=found[0])
+    return RunNoise(spread, within, "residuals", len(runs), freedom, found[0] if found else None)
 
 
 def _of_replicates(rows: pd.DataFrame, residual: NDArray[np.float64]) -> tuple[float, int, int] | None:

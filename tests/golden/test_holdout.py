@@ -73,7 +73,13 @@ def test_comparison(released, rows, downloads):
     table = compare_laws(rows, "all", authors_laws(released, "all", downloads), released.holdout)
     assert table["note"].isna().all()
     best = table.loc[table["aic_above_lowest"] == 0].iloc[0]
-    assert (best["law"], best["parameters_from"]) == ("width, depth, params, tokens", "fitted here")
+    assert (best["law"], best["parameters_from"]) == ("width, depth, params, tokens*width*depth", "fitted here")
+    # SPEC 6b, in percent.
+    left_out = (
+        100 * table[table["parameters_from"] == "fitted here"].set_index("law")["leave_one_run_out_mean_absolute_error"]
+    )
+    assert left_out["width, depth, params, tokens*params"] == pytest.approx(0.201, abs=2e-3)
+    assert left_out["width, depth, params, tokens"] == pytest.approx(0.477, abs=2e-3)
     ours, theirs = (
         table[table["parameters_from"] == who].set_index("law") for who in ("fitted here", "Gemstones authors")
     )

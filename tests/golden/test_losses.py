@@ -45,7 +45,14 @@ OTHER_SETS = {
 
 
 def test_every_selection_is_checked(released):
-    assert set(released.selections) == set(FILES) | set(OTHER_SETS)
+    assert set(released.selections) == set(FILES) | set(OTHER_SETS) | {"chinchilla", "chinchilla_all"}
+
+
+def test_besiroglus_points_are_all_but_five(losses, released):
+    every, some = (select(losses, released.selections[name], name) for name in ("chinchilla_all", "chinchilla"))
+    assert (len(every), len(some)) == (245, 240)
+    left_out = every.merge(some, how="outer", indicator=True).query("_merge == 'left_only'")
+    assert left_out["loss"].min() > some["loss"].max()
 
 
 @pytest.mark.parametrize("selection", OTHER_SETS)

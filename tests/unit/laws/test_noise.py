@@ -53,7 +53,7 @@ def test_rows_without_runs_have_none(law):
 
 
 def test_few_degrees_of_freedom_widen_the_interval():
-    few, many = (RunNoise(0.003, 0.0, None, "residuals", 22, freedom) for freedom in (2, 1000))
+    few, many = (RunNoise(0.003, 0.0, "residuals", 22, freedom) for freedom in (2, 1000))
     assert many.half_width(0.95) == pytest.approx(1.96 * 0.003, rel=1e-2)
     assert few.half_width(0.95) > 2 * many.half_width(0.95)
     assert RunNoise.from_json(few.to_json()) == few
