@@ -50,6 +50,7 @@ FITS = {
     "bootstrap_pairs": ["approach_3_all", "approach_3_late"],
     "residuals": ["approach_3_all", "approach_3_all_width_depth"],
     "rainbow": ["approach_1_all", "approach_3_all", "approach_3_late", "approach_3_all_width_depth"],
+    "against_runs": ["approach_3_all_width_depth"],
     "interaction": ["approach_3_all", "approach_3_late", "approach_3_all_width_depth", "approach_3_all_interaction"],
 }
 OPTIONS: dict[str, dict[str, Any]] = {"approach_1": {"panels": "small", "binning": True}}
