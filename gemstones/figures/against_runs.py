@@ -70,7 +70,7 @@ def draw_against_runs(tables: Tables) -> Drawing:
         Line2D([], [], label="promised − lowest", **PROMISED),
         Patch(facecolor=GOOD, label=f"within {100 * USABLE:g} %"),
     ]
-    legend_below(drawn, handles, 3)
+    legend_below(drawn, handles, 2 if len(laws) == 1 else 3)
     return Drawing(drawn, data, {"Largest deviations": _worst(data)})
 
 

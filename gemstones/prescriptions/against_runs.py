@@ -100,8 +100,7 @@ class AgainstRuns:
         if self.runs.empty:
             return "no runs"
         below = self.above_lowest < -USABLE
-        missed = self.alike["deviation"].min() < -USABLE or self.pattern > USABLE
-        if self.off > ROUGH or (below and missed):
+        if self.off > ROUGH or (below and (self.alike["deviation"].min() < -USABLE or self.pattern > USABLE)):
             return "do not plan by this"
         if below and self.alike.empty:
             return "unproven"
@@ -125,6 +124,11 @@ class AgainstRuns:
             + f", and promises {self.promised:.3f}, {abs(above):.2g} % {beside} the lowest that any reached, "
             f"{best['loss']:.3f} ({best['run']})"
             + ("; no run like the prescribed is known there" if self.alike.empty else "")
+            + (
+                f"; early losses of small or large runs lie up to {100 * self.pattern:.2g} % off it"
+                if self.pattern > USABLE
+                else ""
+            )
         )
 
     def to_json(self) -> dict[str, Any]:
