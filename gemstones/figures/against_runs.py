@@ -23,6 +23,8 @@ PANELS: dict[str, tuple[str, Form]] = {
     "tokens_per_param": ("tokens per parameter", "plain"),
 }
 BUDGETS = 31
+# Budgets that fewer runs have spent are left out: the lowest of two is no frontier.
+FEWEST = 3
 LAW, RUNS = PALETTE[0], PALETTE[1]
 LINE: dict[str, Any] = {"color": LAW, "linewidth": 1.6}
 BAND: dict[str, Any] = {"color": LAW, "alpha": 0.18, "linewidth": 0}
@@ -64,11 +66,11 @@ def draw_against_runs(tables: Tables) -> Drawing:
         Line2D([], [], label="prescribed", **LINE),
         Patch(label=f"its {100 * tables.study.bootstrap.level:g} % interval", **BAND),
         Line2D([], [], label="run of the lowest loss", **BEST),
-        Line2D([], [], label=f"the others of the {LOWEST} lowest", **OTHERS),
+        Line2D([], [], label=f"others of the {LOWEST} lowest", **OTHERS),
         Line2D([], [], label="promised − lowest", **PROMISED),
         Patch(facecolor=GOOD, label=f"within {100 * USABLE:g} %"),
     ]
-    legend_below(drawn, handles, 3)
+    legend_below(drawn, handles, 2 if len(laws) == 1 else 3)
     return Drawing(drawn, data, {"Largest deviations": _worst(data)})
 
 
@@ -83,7 +85,7 @@ def held(tables: Tables, name: str, law: HuberFit) -> pd.DataFrame:
     Raises
     ------
     UserError
-        If the fit is not among prescriptions.fits, or no budget has so many runs.
+        If the fit is not among prescriptions.fits, or no budget has `FEWEST` runs.
     """
     if name not in tables.prescriptions:
         raise UserError(f"figure of kind 'against_runs': {name} is not among prescriptions.fits")
@@ -95,12 +97,12 @@ def held(tables: Tables, name: str, law: HuberFit) -> pd.DataFrame:
     for flops in np.geomspace(
         max(spent.min(), table["budget"].min()), min(spent.max(), table["budget"].max()), BUDGETS
     ):
-        loss, params = (
-            float(np.exp(np.interp(np.log(flops), log_budgets, np.log(table[quantity].to_numpy(float)))))
-            for quantity in ("loss", "params")
-        )
-        found = against_runs(law, rows, "flops", float(flops), loss, params)
-        if len(found.runs) < LOWEST:
+        optimum = {
+            quantity: np.exp(np.interp(np.log(flops), log_budgets, np.log(table[quantity].to_numpy(float))))
+            for quantity in ("loss", "width", "depth", "params")
+        }
+        found = against_runs(law, rows, "flops", float(flops), optimum)
+        if len(found.runs) < FEWEST:
             continue
         lowest = found.lowest
         parts.append(
@@ -120,7 +122,7 @@ def held(tables: Tables, name: str, law: HuberFit) -> pd.DataFrame:
             )
         )
     if not parts:
-        raise UserError(f"figure of kind 'against_runs': no budget has {LOWEST} runs of {name}")
+        raise UserError(f"figure of kind 'against_runs': no budget has {FEWEST} runs of {name}")
     return pd.concat(parts, ignore_index=True)
 
 

@@ -6,7 +6,7 @@ data, each has a loss there, and the law a prediction for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,13 @@ import pandas as pd
 
 from gemstones.laws.power_law import PowerLaw
 from gemstones.laws.rows import run_names
+from gemstones.prescriptions.bands import Laws
+from gemstones.prescriptions.optimum import with_run_loss
 from gemstones.prescriptions.search import UNITS
 
 if TYPE_CHECKING:
     from gemstones.laws.fit import HuberFit
+    from gemstones.laws.uncertainty import Uncertainty
     from gemstones.study import Resource
 
 # So many runs of the lowest losses are compared: the best shapes, of which a prescription must be one.
@@ -26,9 +29,12 @@ LOWEST = 5
 # A loss is off by less than the first: usable; by more than the second: not to be planned by. One percent of the loss is about what
 # a fifth of the budget buys (losses fall as C^-0.05).
 USABLE, ROUGH = 0.01, 0.02
-# A run within this factor of the prescribed parameters has the prescribed size. Without one, no run can have reached the promised loss.
-SAME_SIZE = 1.5
-COLUMNS = ("run", "width", "depth", "params", "tokens", "loss", "predicted", "deviation")
+# A run within this factor of the prescribed width, depth and parameters is like the prescription. The law's error at such runs says most
+# of its error there; without one, no run can have reached the promised loss.
+ALIKE = 1.5
+COLUMNS = (
+    "run", "width", "depth", "params", "tokens", "loss", "predicted", "deviation", "run_loss_low", "run_loss_high", "alike",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,9 @@ class AgainstRuns:
     Attributes
     ----------
     runs : those that have spent the budget, lowest loss first, with `COLUMNS`: tokens and loss (nats per token) at the budget, the
-        law's prediction, and predicted / observed − 1.
-    promised, params : loss that the law promises on the budget, nats per token, and the parameters that it prescribes for it.
+        law's prediction, predicted / observed − 1, the law's interval for the loss of such a run (null where it is not known), and
+        whether the run is like the prescription.
+    promised : loss that the law promises on the budget, nats per token.
     pattern : how far the law's residuals are known to lie off with size, as a share of the loss (:mod:`gemstones.laws.patterns`).
     """
 
@@ -47,7 +54,6 @@ class AgainstRuns:
     resource: Resource
     runs: pd.DataFrame
     promised: float
-    params: float
     pattern: float = 0.0
 
     @property
@@ -61,29 +67,42 @@ class AgainstRuns:
         return self.promised / float(self.runs["loss"].iloc[0]) - 1
 
     @property
-    def off(self) -> float:
-        """Largest deviation, without its sign, of the law from the lowest runs."""
-        return float(self.lowest["deviation"].abs().max())
+    def alike(self) -> pd.DataFrame:
+        """The runs like the prescription."""
+        return self.runs[self.runs["alike"].astype(bool)]
 
     @property
-    def of_that_size(self) -> bool:
-        """Whether a run has about the parameters that are prescribed."""
-        away = np.abs(np.log(self.runs["params"].to_numpy(float) / self.params))
-        return bool((away <= np.log(SAME_SIZE)).any())
+    def asked(self) -> pd.DataFrame:
+        """The runs that the law must not miss: the lowest, and those like the prescription."""
+        return self.runs[(self.runs.index < LOWEST) | self.runs["alike"].astype(bool)]
+
+    @property
+    def off(self) -> float:
+        """Largest deviation, without its sign, of the law from the runs that are asked."""
+        return float(self.asked["deviation"].abs().max())
+
+    @property
+    def in_interval(self) -> int | None:
+        """How many of the runs that are asked lie in the law's interval for such a run; None where it is not known."""
+        asked = self.asked
+        if asked["run_loss_low"].isna().any():
+            return None
+        return int(asked["loss"].between(asked["run_loss_low"], asked["run_loss_high"]).sum())
 
     @property
     def verdict(self) -> str:
         """usable, rough, unproven, or do not plan by this; no runs where there is none to ask.
 
-        A promise far below the lowest run is wrong where a run of that size has been, or where the law is known to miss losses by size.
-        Elsewhere it is unproven.
+        A promise far below the lowest run is no fault in itself: no run need have the best shape, and GPU-hours buy more on fewer nodes.
+        It is one where the law predicts too low a loss for runs like the prescription as well, or is known to miss losses by size.
+        Where there are no runs like it, it is unproven.
         """
         if self.runs.empty:
             return "no runs"
         below = self.above_lowest < -USABLE
-        if self.off > ROUGH or (below and (self.of_that_size or self.pattern > USABLE)):
+        if self.off > ROUGH or (below and (self.alike["deviation"].min() < -USABLE or self.pattern > USABLE)):
             return "do not plan by this"
-        if below:
+        if below and self.alike.empty:
             return "unproven"
         return "usable" if self.off <= USABLE else "rough"
 
@@ -92,14 +111,24 @@ class AgainstRuns:
         unit = f"{self.budget:.3g} {UNITS[self.resource]}"
         if self.runs.empty:
             return f"no run has spent {unit}: none can confirm this prescription"
-        low, high = 100 * self.lowest["deviation"].min(), 100 * self.lowest["deviation"].max()
-        best, above = self.runs.iloc[0], 100 * self.above_lowest
+        asked, best, above = self.asked, self.runs.iloc[0], 100 * self.above_lowest
+        low, high = 100 * asked["deviation"].min(), 100 * asked["deviation"].max()
         beside = "below" if above < 0 else "above"
+        others = len(asked) - len(self.lowest)
+        inside = self.in_interval
         return (
-            f"{self.verdict}: of the {len(self.runs)} runs that have spent {unit}, the law misses the {len(self.lowest)} lowest by "
-            f"{low:+.2f} to {high:+.2f} %, and promises {self.promised:.3f}, {abs(above):.2g} % {beside} the lowest that any reached, "
+            f"{self.verdict}: of the {_count(len(self.runs))} that have spent {unit}, the law misses the {len(self.lowest)} lowest"
+            + (f", and {others} more like the prescribed," if others else "")
+            + f" by {low:+.2f} to {high:+.2f} %"
+            + (f" ({inside} of {len(asked)} lie in its interval for a run)" if inside is not None else "")
+            + f", and promises {self.promised:.3f}, {abs(above):.2g} % {beside} the lowest that any reached, "
             f"{best['loss']:.3f} ({best['run']})"
-            + ("; no run of that size is known there" if not self.of_that_size else "")
+            + ("; no run like the prescribed is known there" if self.alike.empty else "")
+            + (
+                f"; early losses of small or large runs lie up to {100 * self.pattern:.2g} % off it"
+                if self.pattern > USABLE
+                else ""
+            )
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -108,7 +137,8 @@ class AgainstRuns:
             "verdict": self.verdict,
             "said": self.said(),
             "promised_above_lowest": None if empty else self.above_lowest,
-            "runs": self.runs.to_dict("records"),
+            "in_interval": None if empty else self.in_interval,
+            "runs": self.runs.astype(object).where(self.runs.notna(), None).to_dict("records"),
         }
 
 
@@ -120,7 +150,12 @@ def checkpoints_of(rows: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
 
 
 def against_runs(
-    law: HuberFit | PowerLaw, rows: pd.DataFrame, resource: Resource, budget: float, promised: float, params: float
+    law: HuberFit | PowerLaw,
+    rows: pd.DataFrame,
+    resource: Resource,
+    budget: float,
+    optimum: Mapping[str, Any] | pd.Series[Any],
+    uncertainty: Uncertainty | None = None,
 ) -> AgainstRuns:
     """Hold what a law prescribes on a budget against the runs that it was fitted to.
 
@@ -128,13 +163,25 @@ def against_runs(
     ----------
     rows : of the law's selection; reads `run`, `loss`, the law's columns, `width`, `depth`, `params`, `tokens`, and `flops` or
         `gpu_hours`.
-    promised, params : the law's loss at its optimum on the budget, nats per token, and the optimum's parameters.
+    optimum : the law's on the budget: `loss` (nats per token), `width`, `depth` and `params`. Of a law without width and depth only the
+        parameters count, since its shapes are none that it knows.
+    uncertainty : the law's resamples, for intervals.
 
     Returns
     -------
     AgainstRuns; log losses and log tokens are interpolated between a run's checkpoints in the log of what they have spent.
     """
-    return AgainstRuns(budget, resource, _runs_at(law, rows, resource, budget), promised, params, _pattern(law))
+    plain = law if isinstance(law, PowerLaw) else law.law
+    runs = runs_at(rows, resource, budget, plain.columns)
+    if not runs.empty:
+        runs["predicted"] = law.predict(runs)
+        runs["deviation"] = runs["predicted"] / runs["loss"] - 1
+        compared = ["width", "depth", "params"] if {"width", "depth"} & set(plain.roles) else ["params"]
+        away = np.abs(np.log(runs[compared].to_numpy(float) / [float(optimum[name]) for name in compared]))
+        runs["alike"] = (away <= np.log(ALIKE)).all(axis=1)
+        if uncertainty is not None and not uncertainty.resamples.empty:
+            runs = runs.assign(**_intervals(law, plain, runs, uncertainty))
+    return AgainstRuns(budget, resource, runs.reindex(columns=list(COLUMNS)), float(optimum["loss"]), _pattern(law))
 
 
 def _pattern(law: HuberFit | PowerLaw) -> float:
@@ -155,8 +202,11 @@ def table(fits: list[AgainstRuns]) -> pd.DataFrame:
                 "lowest loss of a run": each.runs["loss"].iloc[0],
                 "run": each.runs["run"].iloc[0],
                 "promised above lowest, %": 100 * each.above_lowest,
-                f"law off the {LOWEST} lowest, % from": 100 * each.lowest["deviation"].min(),
-                "% to": 100 * each.lowest["deviation"].max(),
+                "law off lowest and alike, % from": 100 * each.asked["deviation"].min(),
+                "% to": 100 * each.asked["deviation"].max(),
+                "of them": len(each.asked),
+                "in its interval": each.in_interval,
+                "alike": len(each.alike),
                 "runs": len(each.runs),
             }
             for each in fits
@@ -189,9 +239,16 @@ def runs_at(rows: pd.DataFrame, resource: Resource, budget: float, columns: Sequ
     return pd.DataFrame(found, columns=wanted).sort_values("loss", ignore_index=True)
 
 
-def _runs_at(law: HuberFit | PowerLaw, rows: pd.DataFrame, resource: Resource, budget: float) -> pd.DataFrame:
-    table = runs_at(rows, resource, budget, law.columns if isinstance(law, PowerLaw) else law.law.columns)
-    if not table.empty:
-        table["predicted"] = law.predict(table)
-        table["deviation"] = table["predicted"] / table["loss"] - 1
-    return table.reindex(columns=list(COLUMNS))
+def _intervals(
+    law: HuberFit | PowerLaw, plain: PowerLaw, runs: pd.DataFrame, uncertainty: Uncertainty
+) -> dict[str, pd.Series[float]]:
+    """Ends of the law's prediction interval for each run: the spread of its resamples, and the noise of runs."""
+    log_x = {role: np.log(runs[name].to_numpy(float)) for role, name in zip(plain.roles, plain.columns, strict=True)}
+    low, high = uncertainty.interval(Laws(plain, uncertainty.resamples).loss(log_x))
+    of_law = pd.DataFrame({"loss": runs["predicted"], "loss_low": low, "loss_high": high})
+    of_run = with_run_loss(of_law, law, uncertainty.level)
+    return {name: of_run[name] for name in ("run_loss_low", "run_loss_high")}
+
+
+def _count(runs: int) -> str:
+    return f"{runs} run" if runs == 1 else f"{runs} runs"

@@ -70,7 +70,7 @@ def answer(
         **found,
         "against_runs": None
         if rows is None
-        else against_runs(law, rows, resource, budget, float(relaxed["loss"]), float(relaxed["params"])).to_json(),
+        else against_runs(law, rows, resource, budget, relaxed, uncertainty).to_json(),
         "nearest": _nearest(search, budget, relaxed, tokens_per_step),
         "speed": speeds
         and {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,14 @@ class Laws:
         of_size = [alpha for _, exponents in self.terms for role, alpha in exponents.items() if role != "tokens"]
         # Without both, the largest model for one token would be the optimum, or the smallest.
         self.has_optimum = (falls.min(0) >= 0) & (falls.max(0) > 0) & (np.max(of_size, axis=0) > 0)
+
+    def loss(self, log_x: Mapping[str, Array]) -> Array:
+        """Loss (R, m) of each law where logs of what it depends on are (m,), or (R, m)."""
+        loss = self.constant[:, None]
+        for log_coefficient, exponents in self.terms:
+            power = sum(alpha[:, None] * log_x[role] for role, alpha in exponents.items())
+            loss = loss + np.exp(log_coefficient[:, None] - power)
+        return loss
 
     def size(self, search: Search, width: Array, depth: Array, some: slice | NDArray[np.intp]) -> Size:
         """What some laws (r,) are at shapes (r or 1, …), for any tokens."""
@@ -167,11 +176,7 @@ def _on_grid(laws: Laws, search: Search, log_budgets: Array) -> tuple[Array, Arr
 def _closed_form(laws: Laws, allocation: Allocation, flops: Array) -> dict[str, Array]:
     """N* and T* (R, m) of every law under C = 6·N·T."""
     log_x = {"params": allocation.log_params(flops), "tokens": allocation.log_tokens(flops)}
-    loss = laws.constant[:, None]
-    for log_coefficient, exponents in laws.terms:
-        power = sum(alpha[:, None] * log_x[role] for role, alpha in exponents.items())
-        loss = loss + np.exp(log_coefficient[:, None] - power)
-    return {"law_params": np.exp(log_x["params"]), "tokens": np.exp(log_x["tokens"]), "loss": loss}
+    return {"law_params": np.exp(log_x["params"]), "tokens": np.exp(log_x["tokens"]), "loss": laws.loss(log_x)}
 
 
 def _table(uncertainty: Uncertainty, variant: str, budgets: Array, found: dict[str, Array]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from gemstones.files import write_csv
 from gemstones.laws.fit import HuberFit
+from gemstones.laws.uncertainty import Uncertainty
 from gemstones.prescriptions.against_runs import against_runs
 from gemstones.prescriptions.against_runs import table as against_table
 from gemstones.prescriptions.search import UNITS
@@ -26,7 +27,7 @@ def write_page(
     csv: str | Path,
     name: str,
     level: float,
-    law: HuberFit | None = None,
+    uncertainty: Uncertainty | None = None,
     rows: pd.DataFrame | None = None,
     growth: pd.DataFrame | None = None,
 ) -> None:
@@ -39,7 +40,7 @@ def write_page(
     csv : of the same rows in one table, the first column of which names that of the page.
     name : of the fit.
     level : of its intervals.
-    law, rows : the fit and its rows, to hold the prescriptions against.
+    uncertainty, rows : the fit with its resamples, and its rows, to hold the prescriptions against.
     growth : of depth with width (:func:`gemstones.prescriptions.depth_width.depth_width`).
     """
     heading = {"flops": "Budgets in FLOPs", "gpu_hours": "Budgets in GPU-hours"}
@@ -47,21 +48,22 @@ def write_page(
         heading[str(resource)]: page_table(rows, str(resource), level)
         for resource, rows in table.groupby("resource", sort=False)
     }
-    if law is not None and rows is not None:
-        tables |= _against(table, law, rows)
+    if uncertainty is not None and rows is not None:
+        tables |= _against(table, uncertainty, rows)
     if growth is not None and not growth.empty:
         tables["Depth against width along the optimum"] = growth
     write_html_table(tables, path, f"Prescriptions of {name}", _note(table))
     write_csv(pd.concat(tables, names=["table"]).reset_index(level="table"), csv)
 
 
-def _against(table: pd.DataFrame, law: HuberFit, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _against(table: pd.DataFrame, uncertainty: Uncertainty, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables of what the runs say of the relaxed optimum, on the budgets that they have spent."""
-    relaxed = table[table["variant"] == "relaxed"]
-    found = {}
+    law, relaxed, found = uncertainty.fit, table[table["variant"] == "relaxed"], {}
+    assert isinstance(law, HuberFit)
     for resource, optima in relaxed.groupby("resource", sort=False):
-        each = zip(optima["budget"], optima["loss"], optima["params"], strict=True)
-        held = against_table([against_runs(law, rows, resource, *optimum) for optimum in each])
+        held = against_table(
+            [against_runs(law, rows, resource, each["budget"], each, uncertainty) for _, each in optima.iterrows()]
+        )
         if not held.empty:
             found[f"Held against the runs, {UNITS[str(resource)]}"] = held
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 WIDTH = 100
 # Relative error of the model of speed above which GPU-hours come with a warning.
 LARGE_ERROR = 0.25
-# Further runs that are shown beside those of the lowest losses: the nearest in log width and log depth.
-NEAREST_RUNS, NEAR = 2, math.log(2)
 VERDICT_STYLES = {
     "usable": "green",
     "rough": "yellow",
@@ -241,24 +238,21 @@ def _print_optimum(console: Console, source: Source, found: Mapping[str, Any]) -
 
 
 def _print_runs(console: Console, found: Mapping[str, Any]) -> None:
-    """The runs of the lowest losses at the budget, and of the others the nearest shapes."""
-    runs, shape = found["against_runs"]["runs"], found["relaxed"]
-    lowest, others = runs[:LOWEST], runs[LOWEST:]
-    if all(run["width"] and run["depth"] for run in runs):
-
-        def distance(run: Mapping[str, float]) -> float:
-            return math.hypot(math.log(run["width"] / shape["width"]), math.log(run["depth"] / shape["depth"]))
-
-        others = [run for run in sorted(others, key=distance)[:NEAREST_RUNS] if distance(run) < NEAR]
-    else:
-        others = []
-    table = _table(f"runs at this budget: the {len(lowest)} lowest" + (", and the nearest shapes" if others else ""))
+    """The runs of the lowest losses at the budget, and the others that are like the prescription."""
+    runs = found["against_runs"]["runs"]
+    lowest, others = runs[:LOWEST], [run for run in runs[LOWEST:] if run["alike"]]
+    table = _table(f"runs at this budget: the {len(lowest)} lowest" + (", and others like this" if others else ""))
     table.add_column("run")
-    for head in ("parameters", "tokens", "loss", "law", "law off by"):
+    ends = runs[0]["run_loss_low"] is not None
+    for head in ("parameters", "tokens", "loss", "law", "law off by", *(["its interval for a run"] if ends else [])):
         table.add_column(head, justify="right")
+    table.add_column("like this")
     for run in [*lowest, *others]:
         cells = [_value(name, run[name]) for name in ("params", "tokens", "loss")]
-        table.add_row(run["run"], *cells, _value("loss", run["predicted"]), f"{100 * run['deviation']:+.2f} %")
+        cells += [_value("loss", run["predicted"]), f"{100 * run['deviation']:+.2f} %"]
+        if ends:
+            cells.append(" … ".join(_value("loss", run[f"run_loss_{end}"]) for end in ("low", "high")))
+        table.add_row(run["run"], *cells, "yes" if run["alike"] else "")
     console.print(table)
 
 

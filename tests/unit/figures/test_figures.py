@@ -21,6 +21,7 @@ from matplotlib.transforms import Bbox
 
 from gemstones.errors import UserError
 from gemstones.figures import draw
+from gemstones.figures.against_runs import FEWEST, PANELS
 from gemstones.figures.axes import human, log_ticks, scientific, spread
 from gemstones.figures.frontier import COLORS
 from gemstones.figures.held_out import chosen_form
@@ -36,6 +37,7 @@ from gemstones.laws.choice import COLUMNS as CHOICE
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HullFit, best_per_bin
 from gemstones.laws.uncertainty import Uncertainty
+from gemstones.prescriptions.against_runs import LOWEST, runs_at
 from gemstones.study import Figure as FigureRow
 from gemstones.study import Study, load
 from gemstones.suite.shapes import architecture
@@ -50,6 +52,7 @@ FITS = {
     "bootstrap_pairs": ["approach_3_all", "approach_3_late"],
     "residuals": ["approach_3_all", "approach_3_all_width_depth"],
     "rainbow": ["approach_1_all", "approach_3_all", "approach_3_late", "approach_3_all_width_depth"],
+    "against_runs": ["approach_3_all_width_depth"],
     "interaction": ["approach_3_all", "approach_3_late", "approach_3_all_width_depth", "approach_3_all_interaction"],
 }
 OPTIONS: dict[str, dict[str, Any]] = {"approach_1": {"panels": "small", "binning": True}}
@@ -600,6 +603,34 @@ def test_overtraining_draws_the_increase_with_its_interval(drawings: dict[str, D
         assert (drawn.min(), drawn.max()) == pytest.approx(
             (lowest + increase.min().min(), lowest + increase.max().max())
         )
+
+
+def test_prescriptions_stand_among_the_lowest_runs_of_each_budget(tables: dict[str, Tables]) -> None:
+    fits = ["approach_3_all", "approach_3_all_width_depth"]
+    drawing = draw(of_kind(tables["rainbow"], "against_runs", fits))
+    data = drawing.data
+    assert list(data["fit"].unique()) == fits
+    rows = tables["rainbow"].rows("all")
+    for (fit, flops), part in data.groupby(["fit", "flops"]):
+        reached = runs_at(rows, "flops", flops)
+        assert len(reached) >= FEWEST
+        assert part["run"].tolist() == reached["run"].head(LOWEST).tolist()
+        predicted = tables["rainbow"].laws[fit].predict(reached.head(LOWEST))
+        assert part["deviation_percent"].to_numpy() == pytest.approx(
+            100 * (predicted / part["loss_nats_per_token"].to_numpy() - 1)
+        )
+    below = drawing.figure.axes[2 * len(PANELS) :]
+    for fit, axes in zip(fits, below, strict=True):
+        of_fit = data[data["fit"] == fit].drop_duplicates("flops")
+        (promised,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+        assert promised.get_ydata() == pytest.approx(of_fit["promised_above_lowest_percent"].to_numpy())
+    worst = drawing.tables["Largest deviations"].set_index("fit")
+    assert worst.loc[fits[0], "budgets"] == data[data["fit"] == fits[0]]["flops"].nunique()
+
+
+def test_runs_cannot_be_held_against_fits_without_prescriptions(tables: dict[str, Tables]) -> None:
+    with pytest.raises(UserError, match="'against_runs': approach_3_late is not among"):
+        draw(of_kind(tables["rainbow"], "against_runs", ["approach_3_late"]))
 
 
 def test_overtraining_of_several_laws_is_against_tokens_per_parameter_with_the_runs(

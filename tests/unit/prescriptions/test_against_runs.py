@@ -1,5 +1,6 @@
 """Prescriptions held against the runs: right laws are usable, laws that miss the best runs are not to be planned by."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,9 @@ import pandas as pd
 import pytest
 
 from gemstones.laws import PowerLaw, Uncertainty
+from gemstones.laws.noise import RunNoise
 from gemstones.prescriptions import prescribe
-from gemstones.prescriptions.against_runs import LOWEST, against_runs, checkpoints_of, table
+from gemstones.prescriptions.against_runs import LOWEST, against_runs, checkpoints_of, runs_at, table
 from gemstones.prescriptions.search import Search, real_params
 from gemstones.suite import counting
 from tests.unit.prescriptions.test_bands import fit_of, resamples_of
@@ -33,15 +35,30 @@ def rows() -> pd.DataFrame:
     return found.assign(loss=LAW.predict(found))
 
 
-def promised(law: PowerLaw, suite, budget: float) -> tuple[float, float]:
-    """Loss and parameters."""
+# A shape between those of the runs, and one beside which no run has been.
+NEAR, FAR = (1536, 20), (4096, 40)
+
+
+def optimum(loss: float, shape: tuple[int, int] = NEAR) -> dict[str, float]:
+    """What a law might prescribe."""
+    return {"loss": loss, "width": shape[0], "depth": shape[1], "params": counting.params(*shape)}
+
+
+def promised(law: PowerLaw, suite, budget: float) -> dict[str, float]:
+    """What it does prescribe."""
     search = Search.of(law, suite)
     width, depth = search.relaxed(budget)
-    return float(search.loss(width, depth, budget)[0]), float(real_params(width, depth, search.architecture)[0])
+    found = {"width": width, "depth": depth, "params": real_params(width, depth, search.architecture)}
+    return {name: float(values[0]) for name, values in {**found, "loss": search.loss(width, depth, budget)}.items()}
+
+
+def missing(rows: pd.DataFrame, by: float, *shapes: str) -> pd.DataFrame:
+    """Rows whose losses of some shapes lie above the law by a share."""
+    return rows.assign(loss=np.where(rows["run"].isin(shapes), (1 + by) * rows["loss"], rows["loss"]))
 
 
 def test_a_right_law_is_usable_and_interpolates_losses(rows, suite):
-    found = against_runs(LAW, rows, "flops", 2e20, *promised(LAW, suite, 2e20))
+    found = against_runs(LAW, rows, "flops", 2e20, promised(LAW, suite, 2e20))
     assert found.verdict == "usable"
     assert found.off < 5e-4  # between checkpoints, log-log lines bend a little
     assert found.runs["loss"].is_monotonic_increasing
@@ -55,19 +72,71 @@ def test_a_right_law_is_usable_and_interpolates_losses(rows, suite):
 
 def test_a_law_that_promises_what_no_run_reached_is_not_to_be_planned_by(rows, suite):
     low = replace(LAW, irreducible_loss=LAW.irreducible_loss - 0.08)
-    found = against_runs(low, rows, "flops", 2e20, *promised(low, suite, 2e20))
+    found = against_runs(low, rows, "flops", 2e20, promised(low, suite, 2e20))
     assert found.verdict == "do not plan by this"
     assert found.lowest["deviation"].max() < -0.02
     assert "% below the lowest that any reached" in found.said()
 
 
-def test_a_low_promise_is_wrong_only_where_runs_of_that_size_have_been(rows, suite):
-    """The law is right, and so is its promise for a size that no run has."""
-    loss = against_runs(LAW, rows, "flops", 2e20, 1.0, 8e8).runs["loss"].min()
-    wrong, unproven = (against_runs(LAW, rows, "flops", 2e20, 0.985 * loss, params) for params in (8e8, 8e9))
-    assert (wrong.verdict, unproven.verdict) == ("do not plan by this", "unproven")
-    assert "no run of that size is known there" in unproven.said()
-    assert "no run of that size" not in wrong.said()
+def test_a_low_promise_is_wrong_only_where_runs_like_it_are_missed(rows):
+    """Where the law is right of runs like the prescription, a better shape or fewer nodes may well reach less than any of them."""
+    low = 0.985 * against_runs(LAW, rows, "flops", 2e20, optimum(1.0)).runs["loss"].min()
+    right = against_runs(LAW, rows, "flops", 2e20, optimum(low))
+    elsewhere = against_runs(LAW, rows, "flops", 2e20, optimum(low, FAR))
+    wrong = against_runs(LAW, missing(rows, 0.015, "1792x18", "1280x15"), "flops", 2e20, optimum(low))
+    assert [found.verdict for found in (right, elsewhere, wrong)] == ["usable", "unproven", "do not plan by this"]
+    assert [len(found.alike) > 0 for found in (right, elsewhere, wrong)] == [True, False, True]
+    assert "no run like the prescribed is known there" in elsewhere.said()
+    assert "no run like" not in right.said()
+
+
+def test_runs_like_the_prescription_are_asked_whatever_they_reached(rows):
+    """A law that prescribes a bad shape must not be judged by the good ones alone."""
+    wide = optimum(2.9, (768, 45))
+    assert not against_runs(LAW, rows, "flops", 2e20, wide).lowest["run"].isin(["768x45"]).all()
+    bad = missing(rows, 0.1, "768x45")
+    found = against_runs(LAW, bad, "flops", 2e20, wide)
+    assert "768x45" not in set(found.lowest["run"])
+    assert found.verdict == "do not plan by this"
+    assert ", and 1 more like the prescribed, by " in found.said()
+    assert len(found.asked) == LOWEST + 1
+
+
+def test_shapes_of_a_law_without_shapes_do_not_count(rows):
+    law = PowerLaw(("params", "tokens"), (0.34, 0.28), (6.0, 6.4), 1.7)
+    extreme = {**optimum(2.9), "width": 1e5, "depth": 2.0}
+    assert len(against_runs(law, rows, "flops", 2e20, extreme).alike)
+    assert against_runs(LAW, rows, "flops", 2e20, extreme).alike.empty
+
+
+def test_log_losses_are_interpolated_in_log_flops(rows):
+    """Exact for a power of tokens, whatever the checkpoints."""
+    law = PowerLaw(("tokens",), (0.1,), (4.0,), 0.0)
+    found = runs_at(rows.assign(loss=law.predict(rows)), "flops", 2.34e20)
+    assert found["loss"].to_numpy() == pytest.approx(law.predict(found), rel=1e-12)
+
+
+def test_runs_have_the_interval_of_a_run_by_the_law(rows):
+    """It holds those that are off by noise, and not those that are off by far more than noise and resamples."""
+    noise = RunNoise(0.002, 0.001, None, "residuals", 22, 12)
+    fit = replace(fit_of(LAW), evidence={"noise": noise.to_json()})
+    laws = [replace(LAW, irreducible_loss=LAW.irreducible_loss + 0.002 * i) for i in range(-2, 3)]
+    known = Uncertainty(fit, resamples_of(laws))
+    held = against_runs(fit, missing(rows, 0.015, "1280x36"), "flops", 2e20, optimum(2.9), known)
+    runs = held.runs.set_index("run")
+    assert ((runs["run_loss_low"] < runs["predicted"]) & (runs["predicted"] < runs["run_loss_high"])).all()
+    assert np.log(runs["run_loss_high"] / runs["predicted"]).min() > noise.half_width(0.95)
+    assert held.in_interval == len(held.asked) - 1
+    assert f"({held.in_interval} of {len(held.asked)} lie in its interval for a run)" in held.said()
+    unknown = against_runs(fit, rows, "flops", 2e20, optimum(2.9))
+    assert unknown.in_interval is None
+    assert "interval" not in unknown.said()
+
+
+def test_what_is_unknown_is_null_in_json(rows):
+    found = against_runs(LAW, rows, "flops", 2e20, optimum(2.9)).to_json()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["runs"][0]["run_loss_low"] is None
 
 
 def test_checkpoints_that_the_fit_left_out_count(rows):
@@ -78,37 +147,38 @@ def test_checkpoints_that_the_fit_left_out_count(rows):
     other = table.assign(phase="lr_ablation")
     assert len(checkpoints_of(thin, pd.concat([table, other]))) == len(table)
     few, all_of_them = (
-        against_runs(LAW, some, "flops", 2e20, 2.9, 8e8).runs for some in (thin, checkpoints_of(thin, table))
+        against_runs(LAW, some, "flops", 2e20, optimum(2.9)).runs for some in (thin, checkpoints_of(thin, table))
     )
     assert len(few) < len(all_of_them)
 
 
 def test_a_law_that_is_known_to_miss_by_size_proves_nothing(rows, suite):
-    loss = against_runs(LAW, rows, "flops", 2e20, 1.0, 8e8).runs["loss"].min()
+    loss = against_runs(LAW, rows, "flops", 2e20, optimum(1.0)).runs["loss"].min()
     early = {"runs": 8, "params": {"correlation": 0.97, "p": 0.0005, "low": -0.02, "high": 0.02}}
     fit = replace(fit_of(LAW), evidence={"patterns": {"early": early, "warnings": []}})
-    assert against_runs(fit, rows, "flops", 2e20, 0.985 * loss, 8e9).verdict == "do not plan by this"
+    found = against_runs(fit, rows, "flops", 2e20, optimum(0.985 * loss, FAR))
+    assert found.verdict == "do not plan by this"
+    assert "early losses of small or large runs lie up to 2 % off it" in found.said()
 
 
 def test_between_one_and_two_percent_it_is_rough(rows):
     some = replace(LAW, irreducible_loss=LAW.irreducible_loss + 0.04)
-    found = against_runs(some, rows, "flops", 2e20, 3.0, 8e8)
+    found = against_runs(some, rows, "flops", 2e20, optimum(3.0))
     assert 0.01 < found.off < 0.02
     assert found.verdict == "rough"
 
 
 def test_only_the_lowest_runs_count(rows):
     """A run that is no candidate for the budget may lie anywhere."""
-    off = rows.assign(loss=np.where(rows["run"] == "768x12", 1.1 * rows["loss"], rows["loss"]))
-    found = against_runs(LAW, off, "flops", 2e20, 2.9, 8e8)
+    found = against_runs(LAW, missing(rows, 0.1, "768x12"), "flops", 2e20, optimum(2.9))
     assert (len(found.runs) > LOWEST, found.verdict) == (True, "usable")
     assert found.runs["deviation"].min() < -0.05
 
 
 def test_budgets_of_gpu_hours(rows):
     by_hours, by_flops = (
-        against_runs(LAW, rows, "gpu_hours", 2e3, 2.9, 8e8),
-        against_runs(LAW, rows, "flops", 2e20, 2.9, 8e8),
+        against_runs(LAW, rows, "gpu_hours", 2e3, optimum(2.9)),
+        against_runs(LAW, rows, "flops", 2e20, optimum(2.9)),
     )
     pd.testing.assert_frame_equal(by_hours.runs, by_flops.runs)
     assert "2e+03 GPU-hours" in by_hours.said()
@@ -116,12 +186,12 @@ def test_budgets_of_gpu_hours(rows):
 
 def test_where_no_run_has_been_nothing_is_claimed(rows):
     for budget, some in ((1e23, rows), (2e20, rows.drop(columns=["run"])), (2e20, rows.drop(columns=["flops"]))):
-        found = against_runs(LAW, some, "flops", budget, 2.9, 8e8)
+        found = against_runs(LAW, some, "flops", budget, optimum(2.9))
         assert (found.verdict, len(found.runs)) == ("no runs", 0)
         assert found.said().startswith("no run has spent")
         assert found.to_json()["promised_above_lowest"] is None
-    assert table([against_runs(LAW, rows, "flops", 1e23, 2.9, 8e8)]).empty
-    assert list(table([against_runs(LAW, rows, "flops", 2e20, 2.9, 8e8)])["verdict"]) == ["usable"]
+    assert table([against_runs(LAW, rows, "flops", 1e23, optimum(2.9))]).empty
+    assert list(table([against_runs(LAW, rows, "flops", 2e20, optimum(2.9))])["verdict"]) == ["usable"]
 
 
 def test_the_interval_of_a_run_holds_that_of_the_law(suite):

@@ -124,6 +124,54 @@ def test_without_the_comparison_it_says_how_to_make_it(results, tmp_path):
     assert "no choice of a law" in refused("prescribe", "--results", tmp_path / "results", "--flops", "1e11")
 
 
+@pytest.fixture
+def trained(results, mini, tmp_path) -> Path:
+    """The same study, whose runs have losses: those of the law."""
+    shutil.copytree(results, tmp_path / "results")
+    path = tmp_path / "results/mini/losses/losses.parquet"
+    table = pd.concat(
+        [
+            pd.read_parquet(path).assign(step=step, tokens=step * 2048.0, gpu_hours=step * 1e-4)
+            for step in (30, 100, 300)
+        ]
+    )
+    shapes = [(int(width), int(depth)) for width, depth in zip(table["width"], table["depth"], strict=True)]
+    params = [float(counting.params(*shape, architecture(mini.suite))) for shape in shapes]
+    flops = [counting.flops_per_token(*shape, architecture(mini.suite)) for shape in shapes] * table["tokens"]
+    table = table.assign(params=params, flops=flops, validation_set="held_out")
+    table.assign(loss=LAW.predict(table)).to_parquet(path)
+    return tmp_path / "results"
+
+
+def test_the_answer_is_held_against_the_runs(trained):
+    found = ask(trained, "--flops", "2e11")["against_runs"]
+    # It prescribes smaller models than any that was trained, and nothing is known of noise.
+    assert (found["verdict"], found["in_interval"]) == ("unproven", None)
+    assert [abs(run["deviation"]) < 1e-2 for run in found["runs"]] == [True] * len(found["runs"])
+    out, _ = run("prescribe", "--results", trained, "--flops", "2e11")
+    assert out.split("\n")[1].startswith("unproven: of the ")
+    assert "runs at this budget: the 5 lowest" in out
+    assert found["runs"][0]["run"] in out
+    path = trained / "mini/losses/losses.parquet"
+    pd.read_parquet(path).eval("loss = 1.05 * loss").to_parquet(path)
+    assert ask(trained, "--flops", "2e11")["against_runs"]["verdict"] == "do not plan by this"
+
+
+def test_hours_are_held_against_the_runs_too(trained):
+    found = ask(trained, "--gpu-hours", "0.01")["against_runs"]
+    assert "GPU-hours, the law misses" in found["said"]
+
+
+def test_without_runs_it_says_that_none_can_confirm_it(trained, tmp_path):
+    beyond = ask(trained, "--flops", "1e14")["against_runs"]
+    assert (beyond["verdict"], beyond["runs"]) == ("no runs", [])
+    assert beyond["said"] == "no run has spent 1e+14 FLOPs: none can confirm this prescription"
+    shutil.copy(trained / f"mini/laws/{NAME}.json", tmp_path / "alone.json")
+    alone = ("prescribe", "--law", tmp_path / "alone.json", "--flops", "1e20")
+    assert json.loads(run(*alone, "--json")[0])["against_runs"] is None
+    assert "no runs are at hand to hold this against" in run(*alone)[0]
+
+
 def test_the_screen_says_shape_cost_and_what_is_beyond_the_data(results):
     out, _ = run("prescribe", "--results", results, "--flops", "1e11")
     shape = ask(results, "--flops", "1e11")["feasible"]
