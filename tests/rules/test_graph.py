@@ -73,7 +73,7 @@ def test_checkpoints_are_evaluated_only_where_that_is_asked_for(fresh):
     config["evaluation"] = {"sets": {"other": "other/*.txt"}, "tasks": ["arc_easy"]}
     config["losses"] = {"sources": ["trained", "evaluated"], "validation_set": "validation"}
     (fresh / "config/evaluated.yaml").write_text(yaml.safe_dump(config))
-    runs = 8  # two of which are trained in one job
+    runs = 9  # two of which are trained in one job
     assert count(dry_run(fresh, "config/evaluated.yaml")) == {**plain, "evaluated_run": runs, "evaluated_losses": 1}
     benchmarks = count(dry_run(fresh, "config/evaluated.yaml", ("benchmarks_evaluated",)))
     assert (benchmarks["lm_eval"], benchmarks["benchmarks_evaluated"], benchmarks["evaluated_run"]) == (runs, 1, 0)
