@@ -153,5 +153,7 @@ def read(path: str | Path) -> HuberFit | HullFit:
         return HullFit.from_json(data) if "lines" in data else HuberFit.from_json(data)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; wanted: a fit's JSON") from None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: holds no fit ({type(error).__name__}: {error})") from None

@@ -128,8 +128,9 @@ def read_choice(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
         said(found, found["fit"])
+        _ = [(row["fit"], str(row["law"])) for row in found["candidates"]], found["selection"]
         return dict(found)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: no choice of a law ({type(error).__name__}: {error}); remove it and make it again"
         ) from None

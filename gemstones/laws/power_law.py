@@ -112,6 +112,14 @@ class PowerLaw:
             raise UserError(f"law of {', '.join(self.covariates)}: wants one exponent and one coefficient for each")
         nested = tuple(tuple(each) if isinstance(each, list | tuple) else each for each in self.exponents)
         object.__setattr__(self, "exponents", nested)
+        numbers = [self.irreducible_loss, *self.log_coefficients]
+        for each in nested:
+            numbers += each if isinstance(each, tuple) else (each,)
+        for number in numbers:
+            if isinstance(number, bool) or not isinstance(number, int | float | np.number) or not np.isfinite(number):
+                raise UserError(f"law of {', '.join(self.covariates)}: {number!r} is no finite number")
+        if self.irreducible_loss < 0:
+            raise UserError(f"law of {', '.join(self.covariates)}: an irreducible loss of {self.irreducible_loss:g}")
         for term, each in zip(self.covariates, nested, strict=True):
             many = len(each) if isinstance(each, tuple) else 1
             if many != len(factors(term)):
@@ -240,6 +248,8 @@ def written(covariates: Sequence[str]) -> tuple[str, ...]:
             "such as tokens*params"
         )
     for term in terms:
+        if "loss" in term:
+            raise UserError(f"covariates '{told}': the loss is what the law predicts; it is no covariate of its own")
         if len(set(term)) < len(term):
             raise UserError(f"covariates '{told}': {'*'.join(term)} has a factor twice; each factor has one exponent")
     if len({frozenset(term) for term in terms}) < len(terms):

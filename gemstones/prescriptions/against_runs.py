@@ -100,7 +100,12 @@ class AgainstRuns:
         if self.runs.empty:
             return "no runs"
         below = self.above_lowest < -USABLE
-        if self.off > ROUGH or (below and (self.alike["deviation"].min() < -USABLE or self.pattern > USABLE)):
+        # A promise far above them is worse than a run that can be copied, be the law or the shapes that it chose from at fault.
+        if (
+            self.off > ROUGH
+            or self.above_lowest > ROUGH
+            or (below and (self.alike["deviation"].min() < -USABLE or self.pattern > USABLE))
+        ):
             return "do not plan by this"
         if below and self.alike.empty:
             return "unproven"
@@ -143,7 +148,12 @@ class AgainstRuns:
 
 
 def checkpoints_of(rows: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
-    """All rows that the losses table has of the runs of a selection: a selection may leave out where they were at a budget."""
+    """All rows that the losses table has of the runs of a selection: a selection may leave out where they were at a budget.
+
+    Of cooldowns, those of the selection alone: a cooldown's start and its end are losses of different kinds.
+    """
+    if "anchor" in rows and rows["anchor"].notna().any():
+        return rows
     key = [name for name in ("suite", "run", "phase", "validation_set") if name in rows and name in losses]
     wanted = rows[key].drop_duplicates()
     return losses.merge(wanted, on=key, how="inner")
@@ -221,6 +231,8 @@ def runs_at(rows: pd.DataFrame, resource: Resource, budget: float, columns: Sequ
     wanted = ["run", *dict.fromkeys(["width", "depth", "params", *columns, "tokens", "loss"])]
     if names is None:
         return pd.DataFrame(columns=wanted)
+    if "suite" in rows and rows["suite"].nunique() > 1:
+        names = rows["suite"].astype(str).to_numpy(dtype=str) + " " + names
     found = []
     for run, of_run in rows.groupby(names, sort=True):
         known = of_run[of_run[resource].notna()].sort_values(resource)
@@ -228,6 +240,8 @@ def runs_at(rows: pd.DataFrame, resource: Resource, budget: float, columns: Sequ
         # A cooldown counts with its main run, whose losses are other ones at the same budget.
         if "phase" in known and known["phase"].nunique(dropna=False) > 1:
             continue
+        if {"anchor", "step"} <= set(known) and (known["step"] == known["anchor"]).nunique() > 1:
+            continue  # starts and ends of cooldowns lie on no one curve
         if len(spent) < 2 or not spent[0] <= budget <= spent[-1]:
             continue
         at = {

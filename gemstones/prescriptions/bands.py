@@ -64,7 +64,8 @@ class Laws:
         falls = np.stack([exponents.get("tokens", zero) for _, exponents in self.terms])
         of_size = [alpha for _, exponents in self.terms for role, alpha in exponents.items() if role != "tokens"]
         # Without both, the largest model for one token would be the optimum, or the smallest.
-        self.has_optimum = (falls.min(0) >= 0) & (falls.max(0) > 0) & (np.max(of_size, axis=0) > 0)
+        known = np.isfinite(self.constant) & np.all([np.isfinite(c) for c, _ in self.terms], axis=0)
+        self.has_optimum = known & (falls.min(0) >= 0) & (falls.max(0) > 0) & (np.max(of_size, axis=0) > 0)
 
     def loss(self, log_x: Mapping[str, Array]) -> Array:
         """Loss (R, m) of each law where logs of what it depends on are (m,), or (R, m)."""

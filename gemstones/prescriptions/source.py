@@ -15,7 +15,7 @@ from gemstones import laws
 from gemstones.cluster.config import read
 from gemstones.errors import UserError
 from gemstones.faults import choices
-from gemstones.laws.choice import candidates, read_choice
+from gemstones.laws.choice import candidates, form, read_choice
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.resampling import names_of
 from gemstones.laws.uncertainty import Uncertainty
@@ -146,15 +146,24 @@ def _config_of(study: str) -> Path:
 
 
 def _choice(study: Study, results: Path, config: Path, needed: bool) -> dict[str, Any] | None:
-    """What the study's comparison has chosen; None without a comparison."""
+    """What the study's comparison has chosen; None without a comparison, or where nothing needs it and it cannot be used."""
     path = results / study.study / "laws" / "choice.json"
-    if not candidates(study) or not (needed or path.is_file()):
+    if not candidates(study):
         return None
-    if not path.is_file():
-        raise UserError(
-            f"{path}: not found; `snakemake -c2 {path} --configfile {config}` makes it, or name a fit by --law"
-        )
-    return read_choice(path)
+    make = f"`snakemake -c2 {path} --configfile {config}` makes it"
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: not found; {make}, or name a fit by --law")
+        choice = read_choice(path)
+        told = {row["fit"]: form(str(row["law"]).split(", ")) for row in choice["candidates"]}
+        forms = {name: form(terms) for name, terms in candidates(study).items()}
+        if choice["selection"] != study.comparisons[0] or told != forms:
+            raise UserError(f"{path}: was made for other fits than those of {config}; {make} again")
+    except UserError:
+        if needed:
+            raise
+        return None
+    return {**choice, "fit": study.prescriptions.main or choice["fit"]}
 
 
 def _fit_name(study: Study, law: str | None, config: Path, choice: Mapping[str, Any] | None) -> str:

@@ -42,8 +42,13 @@ BEST = {
     "above_best": 0.0,
     "above_best_se": 0.0,
 }
+UNTESTED = [
+    {**dict.fromkeys(BEST), "fit": f"{row['fit']}_interaction", "law": str(row["law"]).replace("tokens", "tokens*params")}
+    for row in (OTHER, BEST)
+]
 CHOICE = {
-    "fit": NAME, "selection": "all", "chosen_by": "held-out error", "best": BEST, "candidates": [OTHER, BEST], "said": "",
+    "fit": NAME, "selection": "all", "chosen_by": "held-out error", "best": BEST, "candidates": [OTHER, BEST, *UNTESTED],
+    "said": "",
 }  # fmt: skip
 
 
@@ -120,8 +125,15 @@ def test_without_the_comparison_it_says_how_to_make_it(results, tmp_path):
     message = refused("prescribe", "--results", tmp_path / "results", "--flops", "1e11")
     assert "choice.json: not found; `snakemake -c2" in message
     assert ask(tmp_path / "results", "--flops", "1e11", "--law", NAME)["law"]["held_out"] is None
-    (tmp_path / "results/mini/laws/choice.json").write_text("[]")
-    assert "no choice of a law" in refused("prescribe", "--results", tmp_path / "results", "--flops", "1e11")
+    choice = tmp_path / "results/mini/laws/choice.json"
+    for text, told in (
+        ("[]", "no choice of a law"),
+        (json.dumps({**CHOICE, "selection": "hot"}), "was made for other fits than those of config/config.yaml; `snakemake"),
+        (json.dumps({**CHOICE, "candidates": [OTHER, BEST]}), "was made for other fits"),
+    ):
+        choice.write_text(text)
+        assert told in refused("prescribe", "--results", tmp_path / "results", "--flops", "1e11")
+        assert ask(tmp_path / "results", "--flops", "1e11", "--law", NAME)["law"]["held_out"] is None
 
 
 @pytest.fixture

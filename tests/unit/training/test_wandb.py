@@ -33,6 +33,7 @@ def study() -> Study:
     config["suite"] |= {"targets": {}, "aspect_ratios": {}}
     config["runs"] |= {"cooldown": {"anchors": [25], "fraction": 0.2}}
     del config["runs"]["lr_ablation"]
+    del config["runs"]["replicates"]
     return load(config)
 
 
