@@ -43,7 +43,11 @@ BEST = {
     "above_best_se": 0.0,
 }
 UNTESTED = [
-    {**dict.fromkeys(BEST), "fit": f"{row['fit']}_interaction", "law": str(row["law"]).replace("tokens", "tokens*params")}
+    {
+        **dict.fromkeys(BEST),
+        "fit": f"{row['fit']}_interaction",
+        "law": str(row["law"]).replace("tokens", "tokens*params"),
+    }
     for row in (OTHER, BEST)
 ]
 CHOICE = {
@@ -128,7 +132,10 @@ def test_without_the_comparison_it_says_how_to_make_it(results, tmp_path):
     choice = tmp_path / "results/mini/laws/choice.json"
     for text, told in (
         ("[]", "no choice of a law"),
-        (json.dumps({**CHOICE, "selection": "hot"}), "was made for other fits than those of config/config.yaml; `snakemake"),
+        (
+            json.dumps({**CHOICE, "selection": "hot"}),
+            "was made for other fits than those of config/config.yaml; `snakemake",
+        ),
         (json.dumps({**CHOICE, "candidates": [OTHER, BEST]}), "was made for other fits"),
     ):
         choice.write_text(text)
