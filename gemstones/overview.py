@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,25 @@ from jinja2 import Environment, StrictUndefined
 
 from gemstones.figures.axes import human, scientific
 from gemstones.figures.style import fit_label
+from gemstones.laws.fit import HuberFit
+from gemstones.laws.power_law import factors
 from gemstones.prescriptions.overspend import over_trajectories
 from gemstones.study import Study
 
 # Factors on tokens per parameter that the page tells of, as factors on tokens: their square roots.
 OVERTRAINED = (4.0, 16.0)
+# Columns of prescriptions that say what the runs say of them.
+AGAINST = ["verdict", "lowest_loss", "deviation_low", "deviation_high"]
 # A run whose overspend is less is called near the frontier.
 NEAR = 0.02
 
 
 def overview(
-    study: Study, tables: Mapping[str, pd.DataFrame], template: Path, choice: Mapping[str, Any] | None = None
+    study: Study,
+    tables: Mapping[str, pd.DataFrame],
+    template: Path,
+    choice: Mapping[str, Any] | None = None,
+    laws: Mapping[str, HuberFit] | None = None,
 ) -> str:
     """The page, in reStructuredText.
 
@@ -30,19 +39,23 @@ def overview(
     tables : what the study has of: losses, anomalies, slopes, comparison, published, downstream, overspend, overtraining,
         and the prescriptions of each fit, under its name.
     choice : which fit prescribes, by the study's comparison; without one, the config's.
+    laws : fits that may prescribe, by name.
     template : Jinja template of the page, in which every name of :func:`findings` is known.
     """
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"human": human, "power": scientific, "percent": percent, "interval": interval}
-    return environment.from_string(template.read_text()).render(findings(study, tables, choice))
+    return environment.from_string(template.read_text()).render(findings(study, tables, choice, laws))
 
 
 def findings(
-    study: Study, tables: Mapping[str, pd.DataFrame], choice: Mapping[str, Any] | None = None
+    study: Study,
+    tables: Mapping[str, pd.DataFrame],
+    choice: Mapping[str, Any] | None = None,
+    laws: Mapping[str, HuberFit] | None = None,
 ) -> dict[str, Any]:
     """The page's numbers, as plain data; None where the study has none of a kind."""
     found: dict[str, Any] = dict.fromkeys(
-        ("models", "anomalies", "slopes", "unidentified", "held_out", "published", "prescriptions", "overspend",
+        ("models", "anomalies", "slopes", "unidentified", "held_out", "interaction", "published", "prescriptions", "overspend",
          "overtraining", "downstream")
     )  # fmt: skip
     found |= {"study": study.study, "level": study.bootstrap.level, "fits": len(study.fits)}
@@ -64,6 +77,8 @@ def findings(
         table = tables.get(sources.get(name, name))
         if table is not None and len(table):
             found[name] = read(table[table["fit"] == _shown(table, main_fit)] if name == "overtraining" else table)
+    if main_fit in (laws or {}):
+        found["interaction"] = _interaction(laws[main_fit], tables.get("comparison"))  # type: ignore[index]
     if found["slopes"]:
         found["unidentified"] = int(tables["slopes"]["warnings"].notna().sum())
     return found
@@ -144,6 +159,27 @@ def _held_out(table: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
+def _interaction(fit: HuberFit, compared: pd.DataFrame | None) -> dict[str, Any] | None:
+    """How the term of tokens of the law that prescribes grows with size, and how the law predicts without that; None without one."""
+    term = next((term for term in fit.law.covariates if "tokens" in factors(term) and len(factors(term)) > 1), None)
+    if term is None:
+        return None
+    exponents = fit.law.terms[fit.law.covariates.index(term)]
+    intervals = fit.evidence.get("intervals", {}).get("quantities", {})
+    told = []
+    for name in factors(term):
+        if name != "tokens":
+            low, high = intervals.get(f"exponent_{name}_in_{term}") or (math.nan, math.nan)
+            told.append({"factor": name, "exponent": -exponents[name], "low": -high, "high": -low})
+    error = "leave_one_run_out_mean_absolute_error"
+    errors = {}
+    if compared is not None:
+        here = compared[(compared["selection"] == fit.selection) & (compared["parameters_from"] == "fitted here")]
+        errors = here.set_index("law")[error].dropna().to_dict()
+    law = ", ".join(fit.law.covariates)
+    return {"law": law, "factors": told, "error": errors.get(law), "without": errors.get(law.replace(term, "tokens"))}
+
+
 def _published(table: pd.DataFrame) -> dict[str, Any] | None:
     excess = table.set_index("fit")["excess_objective"].dropna()
     if excess.empty:
@@ -165,7 +201,8 @@ def _prescriptions(table: pd.DataFrame) -> list[dict[str, Any]]:
     step = max(1, round(len(feasible) / 9))
     ratio = ["aspect_ratio", "aspect_ratio_low", "aspect_ratio_high"]
     chosen = feasible.iloc[::step].drop(columns=ratio).join(relaxed[ratio], on="flops")
-    columns = ["flops", "width", "depth", "params", "tokens", "loss", "extrapolated", "beyond_fitted", *ratio]
+    chosen = chosen.drop(columns=AGAINST, errors="ignore").join(relaxed.reindex(columns=AGAINST), on="flops")
+    columns = [*AGAINST, "flops", "width", "depth", "params", "tokens", "loss", "extrapolated", "beyond_fitted", *ratio]
     # Where the range of the fitted rows is unknown, nothing is marked.
     chosen["extrapolated"] = chosen["extrapolated"].fillna(False).astype(bool)
     found: list[dict[str, Any]] = chosen[columns].to_dict("records")

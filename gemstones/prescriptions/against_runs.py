@@ -37,6 +37,13 @@ COLUMNS = (
 )  # fmt: skip
 
 
+# Columns of a table of prescriptions, with their types.
+VERDICT = {
+    "verdict": "str", "lowest_loss": "float64", "lowest_run": "str", "above_lowest": "float64", "deviation_low": "float64",
+    "deviation_high": "float64", "asked": "Int64", "in_interval": "Int64", "alike": "Int64", "runs": "Int64",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class AgainstRuns:
     """What the runs say of a budget.
@@ -136,6 +143,13 @@ class AgainstRuns:
             )
         )
 
+    def row(self) -> tuple[Any, ...]:
+        """Values of `VERDICT`; some run must have spent the budget."""
+        asked, best = self.asked, self.runs.iloc[0]
+        deviations = float(asked["deviation"].min()), float(asked["deviation"].max())
+        counts = len(asked), self.in_interval, len(self.alike), len(self.runs)
+        return (self.verdict, float(best["loss"]), best["run"], self.above_lowest, *deviations, *counts)
+
     def to_json(self) -> dict[str, Any]:
         empty = self.runs.empty
         return {
@@ -201,28 +215,28 @@ def _pattern(law: HuberFit | PowerLaw) -> float:
     return max((abs(each[end]) for each in told for end in ("low", "high")), default=0.0)
 
 
-def table(fits: list[AgainstRuns]) -> pd.DataFrame:
-    """A row for each budget that some run has spent, for a page: verdict, promised loss, the lowest run and the law's deviations."""
-    return pd.DataFrame(
-        [
-            {
-                UNITS[each.resource]: each.budget,
-                "verdict": each.verdict,
-                "promised loss": each.promised,
-                "lowest loss of a run": each.runs["loss"].iloc[0],
-                "run": each.runs["run"].iloc[0],
-                "promised above lowest, %": 100 * each.above_lowest,
-                "law off lowest and alike, % from": 100 * each.asked["deviation"].min(),
-                "% to": 100 * each.asked["deviation"].max(),
-                "of them": len(each.asked),
-                "in its interval": each.in_interval,
-                "alike": len(each.alike),
-                "runs": len(each.runs),
-            }
-            for each in fits
-            if not each.runs.empty
-        ]
-    )
+def with_verdicts(table: pd.DataFrame, uncertainty: Uncertainty, rows: pd.DataFrame) -> pd.DataFrame:
+    """A table of prescriptions, with what the runs say of each relaxed optimum; null where none has spent the budget.
+
+    Parameters
+    ----------
+    table : as :func:`gemstones.prescriptions.optimum.prescribe` gives it.
+    uncertainty : the fit that prescribes, with its resamples.
+    rows : as for :func:`against_runs`.
+
+    Returns
+    -------
+    The table with the columns `VERDICT`: `verdict`; `lowest_loss` that a run reached on the budget (nats per token) and that
+    `lowest_run`; `above_lowest`, promised / lowest loss − 1; `deviation_low` and `deviation_high` of the law from the runs that are
+    asked (predicted / observed − 1), how many are `asked`, how many of them lie `in_interval`; how many runs are `alike`; `runs`.
+    """
+    law, told = uncertainty.fit, {}
+    for index, optimum in table[table["variant"] == "relaxed"].iterrows():
+        found = against_runs(law, rows, optimum["resource"], optimum["budget"], optimum, uncertainty)  # type: ignore[arg-type]
+        if not found.runs.empty:
+            told[index] = found.row()
+    held = pd.DataFrame.from_dict(told, orient="index", columns=list(VERDICT))
+    return table.join(held.astype(VERDICT))
 
 
 def runs_at(rows: pd.DataFrame, resource: Resource, budget: float, columns: Sequence[str] = ()) -> pd.DataFrame:

@@ -7,10 +7,6 @@ from pathlib import Path
 import pandas as pd
 
 from gemstones.files import write_csv
-from gemstones.laws.fit import HuberFit
-from gemstones.laws.uncertainty import Uncertainty
-from gemstones.prescriptions.against_runs import against_runs
-from gemstones.prescriptions.against_runs import table as against_table
 from gemstones.prescriptions.search import UNITS
 from gemstones.report import number, write_html_table
 
@@ -18,6 +14,12 @@ from gemstones.report import number, write_html_table
 SHOWN = {
     "aspect_ratio": ("width/depth", 1), "params": ("1e9 parameters", 1e9), "tokens": ("1e9 tokens", 1e9),
     "tokens_per_param": ("tokens per parameter", 1), "loss": ("loss", 1), "run_loss": ("loss of a trained run", 1),
+}  # fmt: skip
+# What the runs say of the relaxed optimum, of the columns that `with_verdicts` gives a table.
+AGAINST = {
+    "verdict": "verdict", "loss": "promised loss", "lowest_loss": "lowest loss of a run", "lowest_run": "run",
+    "above_lowest": "promised above lowest, %", "deviation_low": "law off lowest and alike, % from", "deviation_high": "% to",
+    "asked": "of them", "in_interval": "in its interval", "alike": "alike", "runs": "runs",
 }  # fmt: skip
 
 
@@ -27,20 +29,17 @@ def write_page(
     csv: str | Path,
     name: str,
     level: float,
-    uncertainty: Uncertainty | None = None,
-    rows: pd.DataFrame | None = None,
     growth: pd.DataFrame | None = None,
 ) -> None:
     """Write the prescriptions of one fit, a table for each resource, without columns that are empty.
 
     Parameters
     ----------
-    table : as :func:`gemstones.prescriptions.optimum.prescribe` gives it.
+    table : as :func:`gemstones.prescriptions.study.prescriptions_of` gives it.
     path : of the page.
     csv : of the same rows in one table, the first column of which names that of the page.
     name : of the fit.
     level : of its intervals.
-    uncertainty, rows : the fit with its resamples, and its rows, to hold the prescriptions against.
     growth : of depth with width (:func:`gemstones.prescriptions.depth_width.depth_width`).
     """
     heading = {"flops": "Budgets in FLOPs", "gpu_hours": "Budgets in GPU-hours"}
@@ -48,24 +47,23 @@ def write_page(
         heading[str(resource)]: page_table(rows, str(resource), level)
         for resource, rows in table.groupby("resource", sort=False)
     }
-    if uncertainty is not None and rows is not None:
-        tables |= _against(table, uncertainty, rows)
+    tables |= _against(table)
     if growth is not None and not growth.empty:
         tables["Depth against width along the optimum"] = growth
     write_html_table(tables, path, f"Prescriptions of {name}", _note(table))
     write_csv(pd.concat(tables, names=["table"]).reset_index(level="table"), csv)
 
 
-def _against(table: pd.DataFrame, uncertainty: Uncertainty, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _against(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables of what the runs say of the relaxed optimum, on the budgets that they have spent."""
-    law, relaxed, found = uncertainty.fit, table[table["variant"] == "relaxed"], {}
-    assert isinstance(law, HuberFit)
-    for resource, optima in relaxed.groupby("resource", sort=False):
-        held = against_table(
-            [against_runs(law, rows, resource, each["budget"], each, uncertainty) for _, each in optima.iterrows()]
+    told = table[table["verdict"].notna()] if "verdict" in table else table.iloc[:0]
+    found = {}
+    for resource, rows in told.groupby("resource", sort=False):
+        percents = {name: 100 * rows[name] for name in ("above_lowest", "deviation_low", "deviation_high")}
+        columns = {"budget": UNITS[str(resource)], **AGAINST}
+        found[f"Held against the runs, {UNITS[str(resource)]}"] = rows.assign(**percents)[[*columns]].rename(
+            columns=columns
         )
-        if not held.empty:
-            found[f"Held against the runs, {UNITS[str(resource)]}"] = held
     return found
 
 

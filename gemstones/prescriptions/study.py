@@ -9,6 +9,7 @@ import pandas as pd
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.uncertainty import Uncertainty
 from gemstones.losses.selections import select
+from gemstones.prescriptions.against_runs import checkpoints_of, with_verdicts
 from gemstones.prescriptions.depth_width import depth_width
 from gemstones.prescriptions.optimum import budgets, gpu_hour_budgets, prescribe
 from gemstones.prescriptions.overtraining import overtraining
@@ -21,7 +22,9 @@ log = logging.getLogger(__name__)
 def prescriptions_of(
     study: Study, name: str, law: HuberFit, resamples: pd.DataFrame, losses: pd.DataFrame
 ) -> pd.DataFrame:
-    """See :func:`~gemstones.prescriptions.optimum.prescribe`; says in the log why there are no GPU-hours, if there are none.
+    """Prescriptions with verdicts; says in the log why there are no GPU-hours, if there are none.
+
+    See :func:`~gemstones.prescriptions.optimum.prescribe` and :func:`~gemstones.prescriptions.against_runs.with_verdicts`.
 
     Parameters
     ----------
@@ -32,16 +35,18 @@ def prescriptions_of(
     speeds = fitted_speeds(study, name, losses)
     if speeds is None:
         log.warning("%s", too_few(speeds))
-    return prescribe(
+    uncertainty = Uncertainty(law, resamples, study.bootstrap.level)
+    found = prescribe(
         law,
         budgets(study.prescriptions),
         study.suite,
         name,
-        uncertainty=Uncertainty(law, resamples, study.bootstrap.level),
+        uncertainty=uncertainty,
         speeds=speeds,
         gpu_hours=gpu_hour_budgets(study.prescriptions, speeds),
         with_reference=study.prescriptions.reference,
     )
+    return with_verdicts(found, uncertainty, checkpoints_of(rows_of(study, name, losses), losses))
 
 
 def growth_of(study: Study, law: HuberFit, resamples: pd.DataFrame) -> pd.DataFrame:
@@ -82,6 +87,11 @@ def overtraining_of(
 
 def fitted_speeds(study: Study, name: str, losses: pd.DataFrame, nodes: int | None = None) -> Speeds | None:
     """The speeds that a study's runs recorded, with the most GPU-hours among the rows of a fit."""
-    selection = study.fits[name].selection
-    most = select(losses, study.selections[selection], selection)["gpu_hours"].max()
+    most = rows_of(study, name, losses)["gpu_hours"].max()
     return speeds_of(study, losses, None if pd.isna(most) else float(most), nodes)
+
+
+def rows_of(study: Study, name: str, losses: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the losses table that a fit was fitted to."""
+    selection = study.fits[name].selection
+    return select(losses, study.selections[selection], selection)

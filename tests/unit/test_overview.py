@@ -1,10 +1,14 @@
 """The first page of a report, from the tables of a small study."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
+from gemstones.laws.power_law import PowerLaw
 from gemstones.overview import findings, overview, trained_tokens
 from tests.conftest import ROOT
+from tests.unit.prescriptions.test_bands import fit_of
 
 TEMPLATE = ROOT / "workflow/report/workflow.rst"
 
@@ -89,6 +93,41 @@ def test_it_says_what_was_found(mini, tables):
         "on a smaller model for the same budget, 2 times the optimal tokens cost 0.0321 nats per token (0.0200 to 0.0500)."
         in page
     )
+
+
+def test_it_says_what_the_runs_say_of_a_prescription(mini, tables):
+    said = {"verdict": "usable", "lowest_loss": 4.11, "deviation_low": -0.002, "deviation_high": 0.0031}
+    relaxed = tables[mini.main_fit]["variant"] == "relaxed"
+    held = tables[mini.main_fit].assign(
+        **{name: relaxed.map({True: value, False: None}) for name, value in said.items()}
+    )
+    page = " ".join(overview(mini, tables | {mini.main_fit: held}, TEMPLATE).split())
+    assert '"4.123", "4.110", "-0.20 … +0.31 %", "usable"' in page
+    assert "how far the law is off the lowest of them" in page
+    assert '"4.123", "", "", "no run"' in " ".join(overview(mini, tables, TEMPLATE).split())
+
+
+def test_it_says_how_size_and_data_interact_in_the_law_that_prescribes(mini, tables):
+    law = PowerLaw(("params", "tokens*params"), (0.3, (0.5, -0.2)), (3.0, 6.0), 1.0)
+    evidence = {"intervals": {"quantities": {"exponent_params_in_tokens*params": [-0.25, -0.125]}}}
+    fit = replace(fit_of(law), selection="all", evidence=evidence)
+    errors = {"params, tokens*params": 0.002, "params, tokens": 0.0051}
+    compared = pd.DataFrame(
+        [
+            {
+                "selection": "all",
+                "parameters_from": "fitted here",
+                "law": law,
+                "leave_one_run_out_mean_absolute_error": error,
+            }
+            for law, error in errors.items()
+        ]
+    ).assign(small_to_large_mean_absolute_error=0.01, short_to_long_mean_absolute_error=0.01)
+    page = " ".join(overview(mini, {"comparison": compared}, TEMPLATE, laws={mini.main_fit: fit}).split())
+    assert "the term of tokens grows with params^0.200 (0.125 to 0.250)." in page
+    assert "misses runs that it has not seen by 0.51 % instead of 0.20 %" in page
+    additive = fit_of(PowerLaw(("params", "tokens"), (0.3, 0.5), (3.0, 6.0), 1.0))
+    assert "**Size and data" not in overview(mini, tables, TEMPLATE, laws={mini.main_fit: additive})
 
 
 def test_tokens_of_cooldowns_count_from_their_branch():

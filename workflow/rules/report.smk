@@ -8,9 +8,10 @@ rule overview:
     """What the study has found, in sentences with numbers."""
     input:
         tables=overview_tables,
+        laws=expand("<results>/laws/{fit}.json", fit=study.prescriptions.fits),
         choice=choice_file,
         template="workflow/report/workflow.rst",
-        code=modules("overview", "laws/choice", "figures/axes", "figures/style", "prescriptions/overspend"),
+        code=modules("overview", "laws/__init__", "laws/choice", "figures/axes", "figures/style", "prescriptions/overspend"),
     output:
         "<results>/overview.rst",
     log:

@@ -10,7 +10,7 @@ import pytest
 from gemstones.laws import PowerLaw, Uncertainty
 from gemstones.laws.noise import RunNoise
 from gemstones.prescriptions import prescribe
-from gemstones.prescriptions.against_runs import LOWEST, against_runs, checkpoints_of, runs_at, table
+from gemstones.prescriptions.against_runs import LOWEST, against_runs, checkpoints_of, runs_at, with_verdicts
 from gemstones.prescriptions.search import Search, real_params
 from gemstones.suite import counting
 from tests.unit.prescriptions.test_bands import fit_of, resamples_of
@@ -190,8 +190,18 @@ def test_where_no_run_has_been_nothing_is_claimed(rows):
         assert (found.verdict, len(found.runs)) == ("no runs", 0)
         assert found.said().startswith("no run has spent")
         assert found.to_json()["promised_above_lowest"] is None
-    assert table([against_runs(LAW, rows, "flops", 1e23, optimum(2.85))]).empty
-    assert list(table([against_runs(LAW, rows, "flops", 2e20, optimum(2.85))])["verdict"]) == ["usable"]
+
+
+def test_a_table_of_prescriptions_says_what_the_runs_say_of_each_optimum(rows, suite):
+    known = Uncertainty(fit_of(LAW), resamples_of([LAW]))
+    table = with_verdicts(prescribe(fit_of(LAW), [2e20, 1e23], suite), known, rows)
+    assert table.set_index(["budget", "variant"])["verdict"].dropna().to_dict() == {(2e20, "relaxed"): "usable"}
+    (told,) = table[table["verdict"].notna()].to_dict("records")
+    found = against_runs(LAW, rows, "flops", 2e20, told)
+    assert (told["lowest_run"], told["lowest_loss"]) == tuple(found.runs[["run", "loss"]].iloc[0])
+    assert told["above_lowest"] == told["loss"] / told["lowest_loss"] - 1
+    assert max(-told["deviation_low"], told["deviation_high"]) == found.off
+    assert (told["runs"], told["asked"], told["alike"]) == (len(found.runs), len(found.asked), len(found.alike))
 
 
 def test_the_interval_of_a_run_holds_that_of_the_law(suite):
