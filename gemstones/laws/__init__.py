@@ -17,6 +17,7 @@ from gemstones.laws.fit import HuberFit, fit_huber
 from gemstones.laws.holdout import held_out
 from gemstones.laws.hull import HullFit, Line, best_per_bin, fit_hull, lower_hull
 from gemstones.laws.power_law import Allocation, PowerLaw
+from gemstones.laws.stored import check
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,10 +151,13 @@ def read(path: str | Path) -> HuberFit | HullFit:
     """
     try:
         data = json.loads(Path(path).read_text())
-        return HullFit.from_json(data) if "lines" in data else HuberFit.from_json(data)
+        if "lines" in data:
+            return HullFit.from_json(data)
+        check(data)
+        return HuberFit.from_json(data)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; wanted: a fit's JSON") from None
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError("\n".join(f"{path}: {line}" for line in str(error).split("\n"))) from None
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: holds no fit ({type(error).__name__}: {error})") from None
