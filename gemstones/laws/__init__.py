@@ -17,7 +17,6 @@ from gemstones.laws.fit import HuberFit, fit_huber
 from gemstones.laws.holdout import held_out
 from gemstones.laws.hull import HullFit, Line, best_per_bin, fit_hull, lower_hull
 from gemstones.laws.power_law import Allocation, PowerLaw
-from gemstones.laws.stored import check
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,6 +148,8 @@ def read(path: str | Path) -> HuberFit | HullFit:
     UserError
         If there is no such file, or it holds no fit.
     """
+    from gemstones.laws.stored import check
+
     try:
         data = json.loads(Path(path).read_text())
         if "lines" in data:
@@ -158,6 +159,6 @@ def read(path: str | Path) -> HuberFit | HullFit:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; wanted: a fit's JSON") from None
     except UserError as error:
-        raise UserError("\n".join(f"{path}: {line}" for line in str(error).split("\n"))) from None
+        raise UserError(f"{path}: holds no fit: {error}") from None
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: holds no fit ({type(error).__name__}: {error})") from None

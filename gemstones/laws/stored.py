@@ -72,9 +72,9 @@ def check(data: Mapping[str, Any]) -> None:
     Raises
     ------
     UserError
-        One line a fault: the key, and what would be right.
+        One line: the keys at fault, three at most, and what would be right.
     """
     try:
         StoredHuberFit.model_validate(data)
     except ValidationError as error:
-        raise UserError("\n".join(fault_lines(error, StoredHuberFit))) from None
+        raise UserError("; ".join(fault_lines(error, StoredHuberFit)[:3])) from None

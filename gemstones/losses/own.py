@@ -15,6 +15,7 @@ from gemstones.errors import UserError
 from gemstones.losses.selections import check_one_set, matching
 
 ROLES = ("params", "tokens", "width", "depth", "loss", "run", "flops", "gpu_hours")
+NUMBERS = ("params", "tokens", "width", "depth", "flops", "gpu_hours", "step")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 JSON_KINDS = (".json", ".jsonl", ".ndjson")
 
@@ -68,7 +69,10 @@ def read_own(
     if missing:
         hint = f"; name the one that holds it with --column {missing[0]}=NAME" if missing[0] in ROLES else ""
         raise UserError(f"{path}: no column '{missing[0]}'; it has {', '.join(table.columns)}{hint}")
-    return table.assign(**{role: table[column] for role, column in columns.items()})
+    table = table.assign(**{role: table[column] for role, column in columns.items()})
+    # What the law does not use may be text: it is not known then.
+    extra = [name for name in NUMBERS if name in table and name not in {*wanted, *columns}]
+    return table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in extra})
 
 
 def _read(path: Path, run_column: str) -> pd.DataFrame:

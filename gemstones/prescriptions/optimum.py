@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from gemstones.errors import UserError
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.noise import RunNoise
 from gemstones.laws.power_law import PowerLaw
@@ -99,6 +100,9 @@ def prescribe(
         spent, *shape = (rows[name].to_numpy() for name in ("flops", "width", "depth"))
         tables.append(shapes_table(Search.of(law, suite, speeds), "reference", spent, *shape).assign(**rows))
     table = pd.concat(tables, ignore_index=True)
+    if (unknown := ~np.isfinite(table["loss"])).any():
+        budget, told = table["budget"][unknown].iloc[0], table["loss"][unknown].iloc[0]
+        raise UserError(f"a budget of {budget:.3g}: the law's loss there is {told}; wanted: a law of finite losses")
     table = with_run_loss(table, law, uncertainty.level if uncertainty else None)
     return table.assign(
         fit=fit,

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from gemstones.errors import UserError
-from gemstones.laws import PowerLaw, assess, fit_huber, fit_hull
+from gemstones.laws import PowerLaw, assess, fit_huber, fit_hull, read
 from gemstones.study import Bootstrap
 
 FEW = Bootstrap(resamples=20)
@@ -218,3 +218,32 @@ def test_what_a_law_does_not_need_may_be_anything(noisy):
     found, _ = assess(fit_huber(rows, huber_delta=0.1), rows, Bootstrap(resamples=0))
     assert "final_mean_absolute_error" not in found.evidence["held_out"]["small_to_large"]
     json.dumps(found.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("irreducible_loss", None, r"fit\.json: holds no fit: irreducible_loss: .*valid number"),
+        ("irreducible_loss", float("nan"), "irreducible_loss: .*finite"),
+        ("log_coefficients", ["1", 2.0], "log_coefficients.0: .*number"),
+        ("exponents", [0.3, [0.5, True]], "exponents.1.*valid number"),
+        ("exponents", [0.3, 0.5], r"1 exponents for tokens\*params; wanted: 2"),
+        ("param_count", "all", "param_count: unknown value 'all'; choose one of 'params'"),
+        ("max_flops", float("nan"), "max_flops: .*greater than 0"),
+        ("fitted_ranges", {"params": [1.0]}, "fitted_ranges.params.1: this key is required"),
+        ("patterns", None, "patterns: .*valid dictionary"),
+        ("noise", {"run": -1.0}, "noise.run: .*greater than or equal to 0"),
+        ("intervals", {"level": "high"}, "intervals.level: .*valid number"),
+        ("warnings", "one", "warnings: .*valid list"),
+    ],
+)
+def test_a_damaged_fit_is_refused_by_its_key(noisy, tmp_path, key, value, message):
+    found = fit_huber(noisy, ("params", "tokens*params")).to_json()
+    assert read_back({**found, "converged": True}, tmp_path)
+    with pytest.raises(UserError, match=message):
+        read_back({**found, key: value}, tmp_path)
+
+
+def read_back(data, folder):
+    (folder / "fit.json").write_text(json.dumps(data))
+    return read(folder / "fit.json")
