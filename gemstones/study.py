@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -50,9 +50,15 @@ def _row_name(name: str) -> str:
 
 
 def _term(term: str) -> str:
-    if not re.fullmatch(r"[A-Za-z]\w*(\s*\*\s*[A-Za-z]\w*)*", term):
+    if not re.fullmatch(r"\s*[A-Za-z]\w*(\s*\*\s*[A-Za-z]\w*)*\s*", term):
         raise ValueError("a covariate is a column, such as params, or a product of columns, such as tokens*params")
     return re.sub(r"\s", "", term)
+
+
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [value for place, value in enumerate(values) if value in values[:place]]:
+        raise ValueError(f"{twice[0]} stands here twice; name each once")
+    return values
 
 
 def _figure_kind(kind: str) -> str:
@@ -75,9 +81,13 @@ def _strategy(name: str) -> str:
 
 FigureKind = Annotated[str, AfterValidator(_figure_kind), WithJsonSchema({"enum": list(KINDS)})]
 Covariate = Annotated[str, AfterValidator(_term)]
+T = TypeVar("T")
+Once = Annotated[tuple[T, ...], AfterValidator(_once)]
 ShapeName = Annotated[str, AfterValidator(_shape_name)]
 RowName = Annotated[str, AfterValidator(_row_name)]
 Count = Annotated[int, Field(gt=0)]
+# Of torch's generators, and of a column of 64-bit integers.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # In FLOPs. Training the largest known models took less than 1e27; a thousand times that is beyond any use of a law.
 MOST_FLOPS = 1e30
@@ -109,11 +119,11 @@ class Suite(Config):
     tolerance: Fraction = Field(default=0.05, description="relative band around a target")
     width_range: tuple[Count, Count] = (256, 8192)
     depth_range: tuple[Count, Count] = (2, 255)
-    shapes: tuple[ShapeName, ...] = Field(default=(), description="shapes that must lie in the band of a target")
+    shapes: Once[ShapeName] = Field(default=(), description="shapes that must lie in the band of a target")
     aspect_ratios: dict[RowName, Positive] = Field(
         default={}, description="width/depth ratios; for each target the feasible shape nearest in log is taken"
     )
-    pinned: tuple[ShapeName, ...] = Field(default=(), description="shapes taken although they lie outside every band")
+    pinned: Once[ShapeName] = Field(default=(), description="shapes taken although they lie outside every band")
 
 
 class Recipe(Config):
@@ -134,7 +144,7 @@ class Recipe(Config):
     )
     decay_final_norm: bool = Field(default=False, description="weight decay on the last norm, though on no other")
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
-    patched: tuple[ShapeName, ...] | None = Field(
+    patched: Once[ShapeName] | None = Field(
         default=None, description="shapes with the instability patch; by default those with width/depth above the limit"
     )
     patch_above_aspect_ratio: Positive = 256.0
@@ -151,10 +161,8 @@ class Replicates(Config):
     What differs between seeds of a shape is the noise of runs, which widens the interval of a run that is not trained yet.
     """
 
-    shapes: Annotated[tuple[ShapeName, ...], Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = Field(
-        description="other than the study's; they name the runs"
-    )
+    shapes: Annotated[Once[ShapeName], Field(min_length=1)]
+    seeds: Annotated[Once[Seed], Field(min_length=1)] = Field(description="other than the study's; they name the runs")
     one_job_per_shape: bool = Field(default=False, description="train all replicates of a shape in one process")
 
 
@@ -163,8 +171,8 @@ class LrAblation(Config):
 
     lr_base: Positive = 2.5
     steps: Count
-    shapes: tuple[ShapeName, ...] = Field(default=(), description="shapes to run; none means all but `exclude`")
-    exclude: tuple[ShapeName, ...] = ()
+    shapes: Once[ShapeName] = Field(default=(), description="shapes to run; none means all but `exclude`")
+    exclude: Once[ShapeName] = ()
 
 
 class LrTransfer(Config):
@@ -178,7 +186,7 @@ class LrTransfer(Config):
     )
     steps: Count
     evaluate_every: Count = Field(description="steps between checkpoints, each with a validation loss")
-    shapes: tuple[ShapeName, ...] = Field(default=(), description="shapes to run; none means all")
+    shapes: Once[ShapeName] = Field(default=(), description="shapes to run; none means all")
     one_job_per_shape: bool = Field(default=False, description="train all runs of a shape in one process")
 
 
@@ -188,8 +196,8 @@ class Branches(Config):
     anchors: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
         description="steps of the main run from which a cooldown branches"
     )
-    shapes: tuple[ShapeName, ...] = Field(default=(), description="shapes to run; none means all but `exclude`")
-    exclude: tuple[ShapeName, ...] = ()
+    shapes: Once[ShapeName] = Field(default=(), description="shapes to run; none means all but `exclude`")
+    exclude: Once[ShapeName] = ()
     exclude_anchors: dict[ShapeName, tuple[Count, ...]] = Field(default={}, description="anchors that a shape skips")
     one_job_per_shape: bool = Field(default=False, description="train all cooldowns of a shape in one process")
 
@@ -417,7 +425,7 @@ class Evaluation(Config):
         description="further validation sets, each a corpus as in data.corpus; for losses.sources: evaluated",
     )
     bytes: Count | None = Field(default=None, description="how much of each set, to the end of a document; all if null")
-    tasks: tuple[str, ...] = Field(default=(), description="benchmarks by their names in lm-eval")
+    tasks: Once[str] = Field(default=(), description="benchmarks by their names in lm-eval")
     task_folder: str | None = Field(default=None, description="folder of tasks of your own, as lm-eval's YAML files")
     lm_eval: str = Field(default=".venv-eval/bin/lm_eval", description="the command; `make eval` installs it there")
 
@@ -557,7 +565,7 @@ class Scenario(Config):
         default="truth",
         description="the form that is fitted: that of the law, the one that the comparison would choose, or this one",
     )
-    shapes: tuple[ShapeName, ...] = Field(default=(), description="shapes that have a run; none means all")
+    shapes: Once[ShapeName] = Field(default=(), description="shapes that have a run; none means all")
     suites: Count
     resamples: Count = Field(description="resamples of a suite")
 
@@ -579,7 +587,7 @@ class Simulation(Config):
 class EarlyStopping(Config):
     """Fits of selections by the authors' optimiser, from a sample of their grid of starts, beside ours."""
 
-    selections: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+    selections: Annotated[Once[str], Field(min_length=1)] = Field(
         description="rows that are fitted, by parameters and tokens"
     )
     huber_deltas: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
@@ -591,7 +599,7 @@ class EarlyStopping(Config):
 class Prescriptions(Config):
     """Optimal shapes over a range of budgets, from Approach 3 fits."""
 
-    fits: tuple[str, ...] = ()
+    fits: Once[str] = ()
     main: str | None = Field(
         default=None,
         description="the fit that prescribes where none is named; by default, of `fits` on the first of `comparisons`, the "
@@ -617,7 +625,7 @@ class Overspend(Config):
 
 
 class Overtraining(Config):
-    fits: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+    fits: Annotated[Once[str], Field(min_length=1)] = Field(
         description="Approach 3 fits with tokens that predict, side by side"
     )
     flops: Annotated[tuple[Budget, ...], Field(min_length=1)] = Field(description="budgets")
@@ -626,7 +634,7 @@ class Overtraining(Config):
 
 class Figure(Config):
     kind: FigureKind = Field(description="what is drawn")
-    fits: tuple[str, ...] = Field(default=(), description="fits that are drawn, in this order")
+    fits: Once[str] = Field(default=(), description="fits that are drawn, in this order")
     selection: str | None = Field(default=None, description="rows that are drawn, where the kind has no fits")
     panels: Literal["small", "full"] = Field(
         default="full", description="small: of approach_1 without params and tokens; of approach_3 the two of Figure 5"
@@ -640,7 +648,7 @@ class Study(Config):
     """A whole study: one file of `config/`."""
 
     study: RowName
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     suite: Suite = Suite()
     recipe: Recipe = Recipe()
     runs: Runs | None = Field(default=None, description="what is trained; none where losses are given")
@@ -654,9 +662,7 @@ class Study(Config):
     fits: dict[RowName, Fit] = {}
     bootstrap: Bootstrap = Bootstrap()
     holdout: Holdout = Holdout()
-    comparisons: tuple[str, ...] = Field(
-        default=(), description="selections on which laws of several forms are compared"
-    )
+    comparisons: Once[str] = Field(default=(), description="selections on which laws of several forms are compared")
     early_stopping: EarlyStopping | None = None
     simulation: Simulation | None = None
     prescriptions: Prescriptions = Prescriptions()

@@ -24,6 +24,9 @@ def test_sections_are_frozen_and_closed():
     ("path", "value", "message"),
     [
         (["recipe", "lr_bas"], 1, r"recipe\.lr_bas: unknown key; did you mean 'lr_base'\?"),
+        (["comparisons"], ["all", "all"], "comparisons: all stands here twice; name each once"),
+        (["overtraining", "fits"], ["approach_3_all"] * 2, r"overtraining\.fits: approach_3_all stands here twice"),
+        (["runs", "replicates", "seeds"], [2**63], r"runs\.replicates\.seeds\.0: .*less than 9223372036854775808"),
         (["storage"], {"purge_days": 10}, r"storage: .*warn_days: 14 must be less than the 10 of purge_days"),
         (["plan", "walltime_minutes"], "2h", r"plan\.walltime_minutes: .*valid number.*'2h'"),
         (["plan", "walltime_minutes"], -5, r"plan\.walltime_minutes: .*greater than 0.*-5"),
