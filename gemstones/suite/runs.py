@@ -307,8 +307,8 @@ def check_runs(study: Study) -> None:
             raise UserError(f"plan.throughput: {shape} is not a shape of this suite; it has {', '.join(names)}")
     if runs.replicates:
         _subset(study, "runs.replicates", runs.replicates.shapes, ())
-        if study.seed in runs.replicates.seeds or len(set(runs.replicates.seeds)) < len(runs.replicates.seeds):
-            raise UserError(f"runs.replicates.seeds: wanted: different ones, and none of {study.seed}, the study's own")
+        if study.seed in runs.replicates.seeds:
+            raise UserError(f"runs.replicates.seeds: {study.seed} is the study's own; wanted: others")
     if runs.lr_ablation:
         _subset(study, "runs.lr_ablation", runs.lr_ablation.shapes, runs.lr_ablation.exclude)
     if runs.lr_transfer:
