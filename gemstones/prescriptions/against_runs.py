@@ -119,25 +119,24 @@ class AgainstRuns:
         return "usable" if self.off <= USABLE else "rough"
 
     def said(self) -> str:
-        """The verdict and its reasons, in a sentence."""
+        """The verdict and its reasons, in two sentences or three."""
         unit = f"{self.budget:.3g} {UNITS[self.resource]}"
         if self.runs.empty:
             return f"no run has spent {unit}: none can confirm this prescription"
-        asked, best, above = self.asked, self.runs.iloc[0], 100 * self.above_lowest
+        asked, best = self.asked, self.runs.iloc[0]
         low, high = 100 * asked["deviation"].min(), 100 * asked["deviation"].max()
-        beside = "below" if above < 0 else "above"
-        others = len(asked) - len(self.lowest)
-        inside = self.in_interval
+        others, inside = len(asked) - len(self.lowest), self.in_interval
+        many = f"the {len(self.lowest)} lowest of {_count(len(self.runs))} that have spent {unit}"
+        above = f"{100 * abs(self.above_lowest):.2g} % {'below' if self.above_lowest < 0 else 'above'}"
         return (
-            f"{self.verdict}: of the {_count(len(self.runs))} that have spent {unit}, the law misses the {len(self.lowest)} lowest"
+            f"{self.verdict}: the law misses {many}"
             + (f", and {others} more like the prescribed," if others else "")
             + f" by {low:+.2f} to {high:+.2f} %"
             + (f" ({inside} of {len(asked)} lie in its interval for a run)" if inside is not None else "")
-            + f", and promises {self.promised:.3f}, {abs(above):.2g} % {beside} the lowest that any reached, "
-            f"{best['loss']:.3f} ({best['run']})"
+            + f". It promises {self.promised:.3f}, {above} the lowest loss of a run there, {best['loss']:.3f} ({best['run']})"
             + ("; no run like the prescribed is known there" if self.alike.empty else "")
             + (
-                f"; early losses of small or large runs lie up to {100 * self.pattern:.2g} % off it"
+                f". Early losses of small or large runs lie up to {100 * self.pattern:.2g} % off the law"
                 if self.pattern > USABLE
                 else ""
             )

@@ -13,7 +13,7 @@ from gemstones.report import number, write_html_table
 # Quantities of the relaxed optimum, each followed by its interval, with what they are divided by.
 SHOWN = {
     "aspect_ratio": ("width/depth", 1), "params": ("1e9 parameters", 1e9), "tokens": ("1e9 tokens", 1e9),
-    "tokens_per_param": ("tokens per parameter", 1), "loss": ("loss", 1), "run_loss": ("loss of a trained run", 1),
+    "tokens_per_param": ("tokens per parameter", 1), "loss": ("loss", 1), "run_loss": ("loss of a run", 1),
 }  # fmt: skip
 # What the runs say of the relaxed optimum, of the columns that `with_verdicts` gives a table.
 AGAINST = {

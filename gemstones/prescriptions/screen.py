@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gemstones.cluster.narrow import narrowed
 from gemstones.errors import UserError
 from gemstones.laws.choice import said
+from gemstones.laws.noise import RunNoise
 from gemstones.prescriptions.against_runs import LOWEST
 from gemstones.prescriptions.answer import answer, budget_for
 from gemstones.prescriptions.search import UNITS, Search
@@ -222,7 +223,7 @@ def _print_optimum(console: Console, source: Source, found: Mapping[str, Any]) -
         table.add_row(label, *cells, *interval)
     if level and (of_run := relaxed["intervals"]["run_loss"]):
         prediction = " … ".join(_value("loss", end) for end in of_run)
-        table.add_row("loss of a run that is trained", *[""] * len(heads), prediction)
+        table.add_row("loss of a run: prediction", *[""] * len(heads), prediction)
     steps = [f"{shape['steps']:,}" for shape in (feasible, relaxed)]
     table.add_row(f"steps of {source.tokens_per_step:,} tokens", *steps)
     if found["resource"] == "gpu_hours":
@@ -232,8 +233,12 @@ def _print_optimum(console: Console, source: Source, found: Mapping[str, Any]) -
         told = "Intervals are those of the relaxed optimum by the laws of resamples"
         noise = source.law.evidence.get("noise")
         if noise:
-            seeds = "seeds of a shape" if noise["source"] == "replicates" else "runs around the law"
-            told += f"; that of a run adds the noise of runs, {100 * noise['run']:.2g} % by {noise['runs']} {seeds}"
+            wider = RunNoise.from_json(noise).half_width(source.uncertainty.level)  # type: ignore[union-attr]
+            whose = "seeds of a shape" if noise["source"] == "replicates" else "runs around the law"
+            told += (
+                f". The prediction interval, of a run that is not trained yet, holds the noise of runs as well: ±{100 * wider:.2g} % "
+                f"by {noise['runs']} {whose}"
+            )
         console.print(f"{told}.", style="dim")
 
 

@@ -66,7 +66,7 @@ def test_a_right_law_is_usable_and_interpolates_losses(rows, suite):
     assert found.runs["tokens"].to_numpy() == pytest.approx(2e20 / np.array(per_token))
     assert -0.02 < found.above_lowest < 1e-3  # the best of all shapes, so hardly above the best of some
     assert found.said().startswith(
-        f"usable: of the {len(found.runs)} runs that have spent 2e+20 FLOPs, the law misses the 5"
+        f"usable: the law misses the 5 lowest of {len(found.runs)} runs that have spent 2e+20 FLOPs"
     )
 
 
@@ -75,7 +75,7 @@ def test_a_law_that_promises_what_no_run_reached_is_not_to_be_planned_by(rows, s
     found = against_runs(low, rows, "flops", 2e20, promised(low, suite, 2e20))
     assert found.verdict == "do not plan by this"
     assert found.lowest["deviation"].max() < -0.02
-    assert "% below the lowest that any reached" in found.said()
+    assert "% below the lowest loss of a run there, " in found.said()
 
 
 def test_a_low_promise_is_wrong_only_where_runs_like_it_are_missed(rows):
@@ -158,7 +158,7 @@ def test_a_law_that_is_known_to_miss_by_size_proves_nothing(rows, suite):
     fit = replace(fit_of(LAW), evidence={"patterns": {"early": early, "warnings": []}})
     found = against_runs(fit, rows, "flops", 2e20, optimum(0.985 * loss, FAR))
     assert found.verdict == "do not plan by this"
-    assert "early losses of small or large runs lie up to 2 % off it" in found.said()
+    assert "Early losses of small or large runs lie up to 2 % off the law" in found.said()
 
 
 def test_between_one_and_two_percent_it_is_rough(rows, suite):

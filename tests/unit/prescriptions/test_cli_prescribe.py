@@ -168,7 +168,7 @@ def test_the_answer_is_held_against_the_runs(trained):
     assert (found["verdict"], found["in_interval"]) == ("unproven", None)
     assert [abs(run["deviation"]) < 1e-2 for run in found["runs"]] == [True] * len(found["runs"])
     out, _ = run("prescribe", "--results", trained, "--flops", "2e11")
-    assert out.split("\n")[1].startswith("unproven: of the ")
+    assert out.split("\n")[1].startswith("unproven: the law misses the 5 lowest of ")
     assert "runs at this budget: the 5 lowest" in out
     assert found["runs"][0]["run"] in out
     path = trained / "mini/losses/losses.parquet"
@@ -178,7 +178,7 @@ def test_the_answer_is_held_against_the_runs(trained):
 
 def test_hours_are_held_against_the_runs_too(trained):
     found = ask(trained, "--gpu-hours", "0.01")["against_runs"]
-    assert "GPU-hours, the law misses" in found["said"]
+    assert "that have spent 0.01 GPU-hours" in found["said"]
 
 
 def test_without_runs_it_says_that_none_can_confirm_it(trained, tmp_path):
