@@ -18,7 +18,8 @@ import yaml
 
 from gemstones.laws import fit
 from gemstones.laws.fit import HuberFit, phi_of, problem_of
-from gemstones.laws.minimize import Problem, minimize
+from gemstones.laws.minimize import minimize
+from gemstones.laws.objective import Problem
 from gemstones.laws.resampling import _HuberRefit, _rows, resample
 from gemstones.laws.starts import screened_starts
 from gemstones.losses.released import released_losses

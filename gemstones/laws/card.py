@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from gemstones.laws import minimize, starts
-from gemstones.laws.fit import CONVERGED_GRADIENT, HuberFit
+from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HOFFMANN_BINS, HullFit
+from gemstones.laws.minima import CONVERGED_GRADIENT
+from gemstones.laws.objective import HIGHEST_EXPONENT
 from gemstones.laws.power_law import exponent_names
 from gemstones.losses.columns import COLUMNS
 from gemstones.losses.origin import NOT_KNOWN, measured, training
@@ -172,7 +174,7 @@ def _huber_fitting(fit: HuberFit) -> Answers:
         objective = "sum over rows of half the squared log residual (least squares of log losses)"
     else:
         objective = f"sum over rows of the Huber loss, δ = {fit.huber_delta:g}, of the log residual"
-    highest = minimize.HIGHEST_EXPONENT
+    highest = HIGHEST_EXPONENT
     products = (
         "" if all(len(term) == 1 for term in fit.law.terms) else f", further factors of a product from −{highest:g} on"
     )

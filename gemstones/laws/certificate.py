@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemstones.laws.fit import HuberFit, columns_of, phi_of, problem_of
-from gemstones.laws.minimize import exponent_bounds, exponents, minimize
+from gemstones.laws.minimize import minimize
+from gemstones.laws.objective import exponent_bounds, exponents
 from gemstones.laws.power_law import exponent_names, term_numbers
 from gemstones.laws.rows import read_rows
 

@@ -17,7 +17,8 @@ from scipy.optimize import minimize as scipy_minimize
 from scipy.special import huber
 
 from gemstones.laws.fit import law_at, problem_of
-from gemstones.laws.minimize import Problem, minimize
+from gemstones.laws.minimize import minimize
+from gemstones.laws.objective import Problem
 from gemstones.laws.power_law import PowerLaw
 from gemstones.laws.rows import read_rows
 from gemstones.laws.starts import screened_starts

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gemstones.errors import UserError
 from gemstones.laws.identifiability import check_determined, warnings_of
-from gemstones.laws.minimize import Minima, Problem, exponents, from_exponents, minimize, polish
+from gemstones.laws.minima import CONVERGED_GRADIENT, at_minimum, lowest_minima, pull_of
+from gemstones.laws.objective import Problem, exponents, from_exponents
 from gemstones.laws.power_law import (
     FLOPS_PER_PARAM_TOKEN,
     PowerLaw,
@@ -25,26 +26,11 @@ from gemstones.laws.power_law import (
     written,
 )
 from gemstones.laws.rows import Rows, read_rows, rows_sha256, versions
-from gemstones.laws.starts import dropped_terms, screened_starts, wide_starts
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
-
-# Screened starts, and wide ones; and as many wide ones again, so many times at most, until a share ENOUGH of all ends at the minimum.
-STARTS, WIDE, ROUNDS, ENOUGH = 8, 4, 6, 0.4
-# Terms that vanished are tried again so many times at most; ends this near to the lowest, relatively, are polished.
-REVIVALS, WORTH_A_POLISH = 5, 1e-2
-MINIMA = ("phi", "objective", "gradient", "lowest_curvature")
-# Two starts ended at the same minimum if their objectives differ by less, relatively.
-SAME_MINIMUM = 1e-9
-# Gradient norm / (n · delta) below which the fit has converged; 1 would be every row pulling one way.
-CONVERGED_GRADIENT = 1e-6
-# What ends are polished to.
-POLISHED_GRADIENT = 1e-9
-# Residuals this small, in log loss, are called perfect.
-PERFECT = 1e-8
 
 
 @dataclass(frozen=True)
@@ -200,8 +186,7 @@ def fit_huber(
     minima = lowest_minima(problem, huber_delta, seed)
     best = int(np.argmin(minima.objective))
     law = law_at(minima.phi[best], centre, covariates, param_count)
-    # How hard a row pulls at most, or where delta is beyond the residuals, on average.
-    pull = min(huber_delta, max(math.sqrt(2 * float(minima.objective[best]) / len(rows.values)), PERFECT))
+    pull = pull_of(minima.objective[best], problem, huber_delta)
     gradient_norm = float(np.linalg.norm(minima.gradient[best])) / (len(rows.values) * pull)
     min_flops, max_flops = _flops_range(table, param_count)
     fit = HuberFit(
@@ -214,7 +199,7 @@ def fit_huber(
         converged=gradient_norm <= CONVERGED_GRADIENT,
         lowest_curvature=float(minima.lowest_curvature[best]),
         starts=len(minima.phi),
-        share_of_starts_at_optimum=float(np.mean(_at_minimum(minima, best, len(rows.values)))),
+        share_of_starts_at_optimum=float(np.mean(at_minimum(minima, best, len(rows.values)))),
         min_flops=min_flops,
         max_flops=max_flops,
         selection=selection,
@@ -238,52 +223,6 @@ def fit_huber(
     return replace(fit, warnings=warnings_of(fit, table, rows, problem))
 
 
-def lowest_minima(problem: Problem, huber_delta: float, seed: int = 0) -> Minima:
-    """Where all starts of a fit ended: screened and wide ones, and wide ones again as long as few end at the lowest minimum.
-
-    Ends at which a term has vanished are tried again with it, and the lowest ends are polished until their gradient is negligible.
-    """
-    generator = np.random.default_rng(seed)
-    starts = np.concatenate([screened_starts(problem, STARTS, generator), wide_starts(problem, WIDE, generator)])
-    minima, n = minimize(starts, problem, huber_delta), problem.rows
-    for _ in range(ROUNDS):
-        minima = _revived(minima, problem, huber_delta)
-        best = int(np.argmin(minima.objective))
-        if np.mean(_at_minimum(minima, best, n)) >= ENOUGH:
-            break
-        more = minimize(wide_starts(problem, STARTS + WIDE, generator), problem, huber_delta)
-        minima = _joined(minima, more)
-    best = int(np.argmin(minima.objective))
-    near = np.flatnonzero(minima.objective <= minima.objective[best] * (1 + WORTH_A_POLISH))
-    pull = min(huber_delta, max(math.sqrt(2 * float(minima.objective[best]) / n), PERFECT))
-    some = Minima(*(getattr(minima, name)[near] for name in MINIMA))
-    polished = polish(some, problem, huber_delta, POLISHED_GRADIENT * n * pull)
-    for name in MINIMA:
-        getattr(minima, name)[near] = getattr(polished, name)
-    return minima
-
-
-def _revived(minima: Minima, problem: Problem, huber_delta: float) -> Minima:
-    """The same with the ends of what :func:`dropped_terms` finds at the lowest of them in the place of these, as often as that helps."""
-    for _ in range(REVIVALS):
-        best = int(np.argmin(minima.objective))
-        starts = dropped_terms(minima.phi[best], problem, huber_delta)
-        if not len(starts):
-            break
-        found = minimize(starts, problem, huber_delta, huber_delta)
-        lowest = int(np.argmin(found.objective))
-        if found.objective[lowest] >= minima.objective[best] * (1 - SAME_MINIMUM):
-            break
-        same = _at_minimum(minima, best, problem.rows)
-        for name in MINIMA:
-            getattr(minima, name)[same] = getattr(found, name)[lowest]
-    return minima
-
-
-def _joined(one: Minima, other: Minima) -> Minima:
-    return Minima(*(np.concatenate([getattr(one, name), getattr(other, name)]) for name in MINIMA))
-
-
 def columns_of(covariates: Sequence[str], param_count: str) -> tuple[str, ...]:
     """Columns that a fit reads: those of the covariates' roles, then the loss."""
     return (*covariate_columns(covariates, param_count), "loss")
@@ -300,7 +239,7 @@ def problem_of(rows: Rows, covariates: Sequence[str], overestimate_penalty: floa
 
 
 def law_at(phi: Array, centre: Array, covariates: tuple[str, ...], param_count: str) -> PowerLaw:
-    """The law of one phi (p,) of :mod:`gemstones.laws.minimize`."""
+    """The law of one phi (p,) of :mod:`gemstones.laws.objective`."""
     term, m = term_numbers(covariates), len(centre)
     alpha, log_coefficients, (constant,) = np.split(laws_of(phi, centre, term), [m, m + len(covariates)])
     nested = [alpha[term == j].tolist() for j in range(len(covariates))]
@@ -321,12 +260,6 @@ def phi_of(law: PowerLaw, centre: Array) -> Array:
     term, alpha = term_numbers(law.covariates), np.array([law.flat_exponents])
     moved = np.stack([(alpha * centre)[:, term == j].sum(-1) for j in range(len(law.covariates))], axis=-1)
     return from_exponents(alpha, np.array([law.log_coefficients]) - moved, np.array([law.irreducible_loss]), term)
-
-
-def _at_minimum(minima: Minima, best: int, n: int) -> NDArray[np.bool_]:
-    # Objectives of perfect data are rounding errors, hence the absolute term.
-    highest = minima.objective[best] * (1 + SAME_MINIMUM) + n * np.finfo(float).eps ** 2
-    return np.asarray(minima.objective <= highest)
 
 
 def _flops_range(table: pd.DataFrame, param_count: str) -> tuple[float, float] | tuple[None, None]:

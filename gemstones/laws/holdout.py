@@ -15,18 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemstones.errors import UserError
-from gemstones.laws.fit import (
-    CONVERGED_GRADIENT,
-    PERFECT,
-    STARTS,
-    HuberFit,
-    columns_of,
-    phi_of,
-    problem_of,
-)
+from gemstones.laws.fit import HuberFit, columns_of, phi_of, problem_of
 from gemstones.laws.hull import HullFit, fit_hull
 from gemstones.laws.identifiability import DISTINCT_VALUES
-from gemstones.laws.minimize import Minima, minimize, predict
+from gemstones.laws.minima import CONVERGED_GRADIENT, PERFECT, STARTS
+from gemstones.laws.minimize import Minima, minimize
+from gemstones.laws.objective import predict
 from gemstones.laws.power_law import positive_columns
 from gemstones.laws.rows import read_rows, run_names, shape_families
 from gemstones.laws.starts import screened_starts

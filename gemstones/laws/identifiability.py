@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemstones.errors import UserError
-from gemstones.laws.minimize import Problem, exponent_bounds
+from gemstones.laws.objective import Problem, exponent_bounds
 from gemstones.laws.power_law import PowerLaw, row_name, term_numbers
 from gemstones.laws.rows import Rows
 

@@ -17,7 +17,7 @@ from scipy.optimize import least_squares
 from scipy.special import huber
 
 from gemstones.errors import UserError
-from gemstones.laws.fit import CONVERGED_GRADIENT
+from gemstones.laws.minima import CONVERGED_GRADIENT
 from gemstones.laws.power_law import positive_columns
 
 if TYPE_CHECKING:

@@ -25,9 +25,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from gemstones.files import write_with
-from gemstones.laws.fit import STARTS, HuberFit, columns_of, laws_of, phi_of, problem_of
+from gemstones.laws.fit import HuberFit, columns_of, laws_of, phi_of, problem_of
 from gemstones.laws.hull import FEWEST_POINTS, QUANTITIES, HullFit, hull_columns, line_through, lower_hull
-from gemstones.laws.minimize import STAGE_TOLERANCE, Problem, exponents, minimize, predict
+from gemstones.laws.minima import STARTS
+from gemstones.laws.minimize import STAGE_TOLERANCE, minimize
+from gemstones.laws.objective import Problem, exponents, predict
 from gemstones.laws.power_law import exponent_names
 from gemstones.laws.rows import Rows, read_rows
 from gemstones.laws.starts import screened_starts

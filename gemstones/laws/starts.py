@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gemstones.laws.minimize import BLOCK, Problem, exponent_bounds, exponents, from_exponents, predict
+from gemstones.laws.objective import BLOCK, Problem, exponent_bounds, exponents, from_exponents, predict
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ def screened_starts(problem: Problem, count: int, generator: np.random.Generator
 
     Returns
     -------
-    (count, p) phi of :mod:`gemstones.laws.minimize`; fewer where the grid has fewer points.
+    (count, p) phi of :mod:`gemstones.laws.objective`; fewer where the grid has fewer points.
     """
     term, n = problem.of_term, problem.rows
     k = int(term[-1]) + 1

@@ -17,7 +17,20 @@ rule law:
                 f"laws/{name}"
                 for name in ("__init__", "card", "certificate", "fit", "holdout", "hull", "identifiability")
             ),
-            *(f"laws/{name}" for name in ("minimize", "noise", "patterns", "power_law", "resampling", "rows")),
+            *(
+                f"laws/{name}"
+                for name in (
+                    "descent",
+                    "minima",
+                    "minimize",
+                    "objective",
+                    "noise",
+                    "patterns",
+                    "power_law",
+                    "resampling",
+                    "rows",
+                )
+            ),
             *(f"laws/{name}" for name in ("starts", "uncertainty")),
             *(f"losses/{name}" for name in ("columns", "origin", "selections", "table")),
             "report",
@@ -88,7 +101,20 @@ rule anomaly_effect:
         losses="<results>/losses/losses.parquet",
         anomalies="<results>/losses/anomalies.csv",
         code=modules(
-            *(f"laws/{name}" for name in ("__init__", "fit", "hull", "identifiability", "minimize", "power_law")),
+            *(
+                f"laws/{name}"
+                for name in (
+                    "__init__",
+                    "fit",
+                    "hull",
+                    "identifiability",
+                    "descent",
+                    "minima",
+                    "minimize",
+                    "objective",
+                    "power_law",
+                )
+            ),
             *(f"laws/{name}" for name in ("rows", "starts")),
             *(f"losses/{name}" for name in ("anomalies", "columns", "selections", "table")),
             "laws/sensitivity",
@@ -119,7 +145,20 @@ rule comparison:
         losses="<results>/losses/losses.parquet",
         code=[
             *modules(
-                *(f"laws/{name}" for name in ("choice", "comparison", "fit", "holdout", "kaplan", "minimize")),
+                *(
+                    f"laws/{name}"
+                    for name in (
+                        "choice",
+                        "comparison",
+                        "fit",
+                        "holdout",
+                        "kaplan",
+                        "descent",
+                        "minima",
+                        "minimize",
+                        "objective",
+                    )
+                ),
                 *(f"laws/{name}" for name in ("power_law", "identifiability", "published", "rows", "starts")),
                 *(f"losses/{name}" for name in ("released", "selections")),
                 "report",
@@ -214,7 +253,20 @@ rule early_stopping:
     input:
         losses="<results>/losses/losses.parquet",
         code=modules(
-            *(f"laws/{name}" for name in ("early_stopping", "fit", "minimize", "power_law", "rows", "starts")),
+            *(
+                f"laws/{name}"
+                for name in (
+                    "early_stopping",
+                    "fit",
+                    "descent",
+                    "minima",
+                    "minimize",
+                    "objective",
+                    "power_law",
+                    "rows",
+                    "starts",
+                )
+            ),
             "losses/selections",
             "report",
         ),

@@ -11,7 +11,9 @@ rule overview:
         laws=expand("<results>/laws/{fit}.json", fit=study.prescriptions.fits),
         choice=choice_file,
         template="workflow/report/workflow.rst",
-        code=modules("overview", "laws/__init__", "laws/choice", "figures/axes", "figures/style", "prescriptions/overspend"),
+        code=modules(
+            "overview", "laws/__init__", "laws/choice", "figures/axes", "figures/style", "prescriptions/overspend"
+        ),
     output:
         "<results>/overview.rst",
     log:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.special import huber
 
-from gemstones.laws.minimize import Problem, evaluate, exponents, from_exponents, levenberg, minimize, predict
+from gemstones.laws.minimize import levenberg, minimize
+from gemstones.laws.objective import Problem, evaluate, exponents, from_exponents, predict
 
 EACH = np.arange(2)  # a term for each exponent
 PHI = from_exponents(
