@@ -24,8 +24,8 @@ def random_tables(seed: int, count: int) -> Iterator[tuple[int, pd.DataFrame, tu
         k = int(generator.integers(1, 5))
         used = [COLUMNS[i] for i in np.sort(generator.choice(4, k, replace=False))]
         n = int(generator.integers(2 * k + 5, 60))
-        spread = generator.choice([1e-2, 0.3, 1.5], k)
-        levels = generator.choice([3, 5, n], k)
+        spread = generator.choice([1e-3, 0.3, 1.5], k)
+        levels = generator.choice([2, 3, 5, n], k)
         log_x = np.stack(
             [generator.choice(generator.normal(0, s, m), n) for s, m in zip(spread, levels, strict=True)], 1
         )

@@ -190,7 +190,7 @@ def _huber_fitting(fit: HuberFit) -> Answers:
         "Which algorithm?": (
             "Levenberg: damped Newton steps on the exact Hessian, every start by itself, through decreasing δ from "
             f"{minimize.FIRST_DELTA:g} on, each {minimize.DELTA_RATIO:g} of the last; in (A_j, α_j · A_j, E) of centred log covariates, "
-            "where the valley of the minimum is straight"
+            "where the valley of the minimum is straight; where these leave a doubt, L-BFGS-B of SciPy from 13 points"
         ),
         "With which settings?": (
             f"until the predicted relative decrease is below {minimize.TOLERANCE:g}; 0 ≤ α_j ≤ {highest:g}{products}, A_j > 0, E ≥ 0"

@@ -184,7 +184,7 @@ def test_says_which_file_holds_no_fit(tmp_path, content):
 def test_hard_tables_are_fitted_as_low_as_scipy_fits_them():
     """Few levels, terms that vanish, exponents at bounds, products; ten seeds of 120 tables: benchmarks/bounds.py."""
     above, unsure, tried = [], 0, 0
-    for number, table, covariates, delta in random_tables(0, 6):
+    for number, table, covariates, delta in random_tables(0, 12):
         try:
             fit = fit_huber(table, covariates, huber_delta=delta)
         except UserError:
