@@ -72,7 +72,8 @@ def check_budgets(of: Sequence[str] | str, flops: Sequence[float]) -> None:
         raise UserError(f"a hull over {of} says nothing on budgets of FLOPs")
     if not isinstance(of, str) and not has_closed_form(of):
         raise UserError(
-            f"budgets need a law of params and tokens (or tokens*params), without shapes; this one is of {', '.join(of)}"
+            f"budgets need a law of params and tokens (or tokens*params), without shapes; this one is of {', '.join(of)}: "
+            "write it with --json, and `gemstones prescribe --law FILE` answers"
         )
     for budget in flops:
         if not (budget > 0 and np.isfinite(budget)):
