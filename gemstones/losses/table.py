@@ -116,10 +116,23 @@ def _fault(error: pa.errors.SchemaError, table: pd.DataFrame, schema: pa.DataFra
 
 
 def read(path: str | Path) -> pd.DataFrame:
-    """Read a losses table that this project wrote: a parquet, or the CSV of excluded rows."""
-    if Path(path).suffix == ".csv":
-        return pd.read_csv(path, dtype={name: column.dtype for name, column in COLUMNS.items()})
-    return pd.read_parquet(path)
+    """Read a losses table that this project wrote: a parquet, or the CSV of excluded rows.
+
+    Raises
+    ------
+    UserError
+        If the file is damaged, or lacks a column.
+    """
+    try:
+        if Path(path).suffix == ".csv":
+            table = pd.read_csv(path, dtype={name: column.dtype for name, column in COLUMNS.items()})
+        else:
+            table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not read: {str(error).splitlines()[0]}; make it again") from None
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise UserError(f"{path}: no column '{missing[0]}'; it was made by another version: make it again")
+    return table
 
 
 def write(table: pd.DataFrame, path: str | Path, specification: Mapping[str, Any] | None = None) -> None:

@@ -247,8 +247,9 @@ def runs_at(rows: pd.DataFrame, resource: Resource, budget: float, columns: Sequ
     if "suite" in rows and rows["suite"].nunique() > 1:
         names = rows["suite"].astype(str).to_numpy(dtype=str) + " " + names
     found = []
-    for run, of_run in rows.groupby(names, sort=True):
-        known = of_run[of_run[resource].notna()].sort_values(resource)
+    whole = (rows[[resource, *(name for name in wanted[1:] if name in rows)]].astype(float) > 0).all(axis=1).to_numpy()
+    for run, of_run in rows[whole].groupby(names[whole], sort=True):
+        known = of_run.sort_values(resource)
         spent = known[resource].to_numpy(float)
         # A cooldown counts with its main run, whose losses are other ones at the same budget.
         if "phase" in known and known["phase"].nunique(dropna=False) > 1:

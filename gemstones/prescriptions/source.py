@@ -124,6 +124,8 @@ def _resamples(path: Path, fit: HuberFit) -> pd.DataFrame:
     if set(table.columns) != (wanted := {"unit", *names_of(fit)}):
         differ = ", ".join(sorted(set(table.columns) ^ wanted)[:3])
         raise UserError(f"{path}: not of the law beside it ({differ}); wanted: columns {', '.join(sorted(wanted))}")
+    if text := [name for name in names_of(fit) if not pd.api.types.is_numeric_dtype(table[name])]:
+        raise UserError(f"{path}: column '{text[0]}' holds no numbers; make the law again")
     return table
 
 

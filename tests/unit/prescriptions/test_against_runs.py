@@ -240,3 +240,12 @@ def test_starts_and_ends_of_cooldowns_are_never_one_curve(rows):
     found = runs_at(checkpoints_of(ends, both), "flops", 2e20)
     assert found["loss"].to_numpy() == pytest.approx(0.97 * runs_at(rows, "flops", 2e20)["loss"].to_numpy())
     assert runs_at(both, "flops", 2e20).empty
+
+
+def test_checkpoints_without_a_width_or_a_loss_are_passed_over(rows):
+    gaps = rows.copy()
+    gaps.loc[gaps.index[::3], "width"] = np.nan
+    gaps.loc[gaps.index[1::3], "loss"] = 0.0
+    found = runs_at(gaps, "flops", 2e20)
+    assert np.isfinite(found.drop(columns="run").to_numpy(float)).all()
+    assert found["loss"].to_numpy() == pytest.approx(runs_at(rows, "flops", 2e20)["loss"].to_numpy(), rel=0.02)

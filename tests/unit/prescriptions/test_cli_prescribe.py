@@ -11,6 +11,7 @@ import yaml
 
 from gemstones.files import write_json
 from gemstones.laws import PowerLaw
+from gemstones.losses.columns import COLUMNS
 from gemstones.prescriptions.optimum import prescribe
 from gemstones.prescriptions.screen import _value
 from gemstones.study import load
@@ -77,7 +78,7 @@ def results(mini, tmp_path_factory) -> Path:
         for run in main_runs(mini)
     ]  # fmt: skip
     (folder / "mini/losses").mkdir()
-    pd.DataFrame(rows).to_parquet(folder / "mini/losses/losses.parquet")
+    pd.DataFrame(rows).reindex(columns=[*COLUMNS]).to_parquet(folder / "mini/losses/losses.parquet")
     return folder
 
 
@@ -232,6 +233,15 @@ def test_a_laws_file_alone_is_enough(results, published, tmp_path):
     nodes = ("--nodes", 4, "--law", tmp_path / "law.json")
     assert "law.json has no speeds; name the study" in refused("prescribe", "--flops", 1e21, *nodes)
     assert "ask for --flops" in refused("prescribe", "--gpu-hours", 10, "--law", tmp_path / "law.json")
+
+
+def test_a_damaged_losses_table_is_one_line(trained):
+    path = trained / "mini/losses/losses.parquet"
+    pd.read_parquet(path).drop(columns="seed").to_parquet(path)
+    asked = ("prescribe", "--results", trained, "--flops", "1e11")
+    assert f"{path}: no column 'seed'; it was made by another version" in refused(*asked)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert f"{path}: not read: " in refused(*asked)
 
 
 @pytest.mark.parametrize("covariates", [None, ("params", "tokens")])
