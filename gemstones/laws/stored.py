@@ -42,7 +42,7 @@ class Noise(BaseModel):
 
 class Intervals(BaseModel):
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    quantities: dict[str, tuple[Number | None, Number | None]] = {}
+    quantities: dict[str, tuple[Number | None, Number | None] | None] = {}
     warnings: list[str] = []
 
 

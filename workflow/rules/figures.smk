@@ -12,7 +12,18 @@ rule figure:
         shared=modules(
             *(
                 f"figures/{name}"
-                for name in ("__init__", "axes", "hulls", "inputs", "output", "panels", "plane", "published", "style")
+                for name in (
+                    "__init__",
+                    "stored",
+                    "axes",
+                    "hulls",
+                    "inputs",
+                    "output",
+                    "panels",
+                    "plane",
+                    "published",
+                    "style",
+                )
             ),
             *(f"laws/{name}" for name in ("curves", "downstream", "fit", "hull", "power_law", "uncertainty")),
             "losses/selections",

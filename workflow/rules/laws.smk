@@ -15,7 +15,7 @@ rule law:
         code=modules(
             *(
                 f"laws/{name}"
-                for name in ("__init__", "card", "certificate", "fit", "holdout", "hull", "identifiability")
+                for name in ("__init__", "stored", "card", "certificate", "fit", "holdout", "hull", "identifiability")
             ),
             *(
                 f"laws/{name}"
@@ -69,7 +69,7 @@ rule published_laws:
         laws=expand("<results>/laws/{fit}.json", fit=study.fits),
         code=[
             *modules(
-                *(f"laws/{name}" for name in ("__init__", "fit", "hull", "power_law", "published")),
+                *(f"laws/{name}" for name in ("__init__", "stored", "fit", "hull", "power_law", "published")),
                 *(f"losses/{name}" for name in ("released", "selections")),
                 "report",
             ),
@@ -227,7 +227,9 @@ rule slopes:
     input:
         laws=expand("<results>/laws/{fit}.json", fit=study.fits),
         published=published_table,
-        code=modules(*(f"laws/{name}" for name in ("__init__", "fit", "hull", "power_law", "slopes")), "report"),
+        code=modules(
+            *(f"laws/{name}" for name in ("__init__", "stored", "fit", "hull", "power_law", "slopes")), "report"
+        ),
     output:
         csv="<results>/laws/slopes.csv",
         tex="<results>/laws/slopes.tex",

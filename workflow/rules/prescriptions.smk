@@ -26,7 +26,7 @@ rule prescription:
                     "study",
                 )
             ),
-            *(f"laws/{name}" for name in ("__init__", "fit", "noise", "power_law", "rows", "uncertainty")),
+            *(f"laws/{name}" for name in ("__init__", "stored", "fit", "noise", "power_law", "rows", "uncertainty")),
             *(f"losses/{name}" for name in ("selections", "table")),
             *(f"suite/{name}" for name in ("counting", "shapes")),
             "cluster/throughput",
@@ -80,7 +80,7 @@ rule overtraining:
         losses="<results>/losses/losses.parquet",
         code=modules(
             *(f"prescriptions/{name}" for name in ("bands", "optimum", "overtraining", "search", "speeds", "study")),
-            *(f"laws/{name}" for name in ("__init__", "fit", "power_law", "uncertainty")),
+            *(f"laws/{name}" for name in ("__init__", "stored", "fit", "power_law", "uncertainty")),
             *(f"losses/{name}" for name in ("selections", "table")),
             *(f"suite/{name}" for name in ("counting", "shapes")),
             "cluster/throughput",
