@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from gemstones.laws.rows import run_names
 
@@ -49,7 +49,7 @@ class RunNoise:
 
     def half_width(self, level: float) -> float:
         """Half of the interval, in log loss, that holds a run of a law that is known, by Student's t."""
-        return float(stats.t.ppf((1 + level) / 2, self.degrees_of_freedom)) * self.sd
+        return float(stdtrit(self.degrees_of_freedom, (1 + level) / 2)) * self.sd
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
