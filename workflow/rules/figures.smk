@@ -14,7 +14,6 @@ rule figure:
                 f"figures/{name}"
                 for name in (
                     "__init__",
-                    "stored",
                     "axes",
                     "hulls",
                     "inputs",
