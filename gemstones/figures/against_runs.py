@@ -16,7 +16,8 @@ from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.style import GREY, PALETTE, figure
 from gemstones.laws.fit import HuberFit
-from gemstones.prescriptions.against_runs import LOWEST, ROUGH, USABLE, against_runs, checkpoints_of
+from gemstones.prescriptions.against_runs import LOWEST, ROUGH, USABLE, against_runs
+from gemstones.prescriptions.run_curves import Curves, checkpoints_of
 
 PANELS: dict[str, tuple[str, Form]] = {
     "params": ("parameters", "count"),
@@ -93,7 +94,7 @@ def held(tables: Tables, name: str, law: HuberFit) -> pd.DataFrame:
     table = tables.prescriptions[name].query("resource == 'flops' and variant == 'relaxed'").sort_values("budget")
     log_budgets = np.log(table["budget"].to_numpy(float))
     spent = rows["flops"].dropna().to_numpy(float)
-    parts = []
+    parts, runs = [], Curves.of(rows, "flops", law.law.columns)
     for flops in np.geomspace(
         max(spent.min(), table["budget"].min()), min(spent.max(), table["budget"].max()), BUDGETS
     ):
@@ -101,7 +102,7 @@ def held(tables: Tables, name: str, law: HuberFit) -> pd.DataFrame:
             quantity: np.exp(np.interp(np.log(flops), log_budgets, np.log(table[quantity].to_numpy(float))))
             for quantity in ("loss", "width", "depth", "params")
         }
-        found = against_runs(law, rows, "flops", float(flops), optimum)
+        found = against_runs(law, runs, float(flops), optimum)
         if len(found.runs) < FEWEST:
             continue
         lowest = found.lowest

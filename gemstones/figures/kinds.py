@@ -64,7 +64,10 @@ KINDS = {
     "coverage": Kind(LAWS, tables=("laws/coverage.csv",), section="simulation"),
     "approach_3": Kind(PRESCRIPTIONS, fits="optimum", tables=(INDUSTRY, PUBLISHED), prescriptions=True),
     "against_runs": Kind(
-        PRESCRIPTIONS, fits="huber", prescriptions=True, code=("prescriptions/against_runs", "laws/rows")
+        PRESCRIPTIONS,
+        fits="huber",
+        prescriptions=True,
+        code=("prescriptions/against_runs", "prescriptions/run_curves", "laws/rows"),
     ),
     "overspend": Kind(PRESCRIPTIONS, tables=OVERSPEND, section="overspend"),
     "overspend_trajectories": Kind(
@@ -74,7 +77,7 @@ KINDS = {
         PRESCRIPTIONS,
         tables=("prescriptions/overtraining.parquet", INDUSTRY),
         section="overtraining",
-        code=("prescriptions/against_runs",),
+        code=("prescriptions/run_curves", "laws/rows"),
     ),
 }
 

@@ -17,7 +17,7 @@ from gemstones.figures.axes import human, legend_below, log_axis, scientific, sp
 from gemstones.figures.inputs import Tables
 from gemstones.figures.output import Drawing
 from gemstones.figures.style import BEYOND, FONT, GREY, WIDTH, Style, figure, fit_label, law_styles
-from gemstones.prescriptions.against_runs import runs_at
+from gemstones.prescriptions.run_curves import Curves
 
 # A model's loss is drawn where it is this near a panel's losses, in nats (the authors' choice).
 NEAR = 0.01
@@ -116,7 +116,7 @@ def _runs(axes: Axes, tables: Tables, here: dict[str, Any], curves: pd.DataFrame
     """The runs that the laws were fitted to, where they have spent the budget and their losses are in the panel; what was drawn."""
     low, high = axes.get_ylim()
     selections = dict.fromkeys(tables.study.fits[str(name)].selection for name in curves["fit"])
-    found = [runs_at(tables.rows(name), here["resource"], here["budget"]) for name in selections]
+    found = [Curves.of(tables.rows(name), here["resource"]).at(here["budget"]) for name in selections]
     runs = joined(found)
     if runs.empty:
         return runs

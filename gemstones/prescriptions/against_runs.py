@@ -6,17 +6,18 @@ data, each has a loss there, and the law a prediction for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from gemstones.laws.hull import HullFit
 from gemstones.laws.power_law import PowerLaw
-from gemstones.laws.rows import run_names
 from gemstones.prescriptions.bands import Laws
 from gemstones.prescriptions.optimum import with_run_loss
+from gemstones.prescriptions.run_curves import Curves
 from gemstones.prescriptions.search import UNITS
 
 if TYPE_CHECKING:
@@ -160,22 +161,9 @@ class AgainstRuns:
         }
 
 
-def checkpoints_of(rows: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
-    """All rows that the losses table has of the runs of a selection: a selection may leave out where they were at a budget.
-
-    Of cooldowns, those of the selection alone: a cooldown's start and its end are losses of different kinds.
-    """
-    if "anchor" in rows and rows["anchor"].notna().any():
-        return rows
-    key = [name for name in ("suite", "run", "phase", "validation_set") if name in rows and name in losses]
-    wanted = rows[key].drop_duplicates()
-    return losses.merge(wanted, on=key, how="inner")
-
-
 def against_runs(
     law: HuberFit | PowerLaw,
-    rows: pd.DataFrame,
-    resource: Resource,
+    runs: Curves,
     budget: float,
     optimum: Mapping[str, Any] | pd.Series[Any],
     uncertainty: Uncertainty | None = None,
@@ -184,8 +172,7 @@ def against_runs(
 
     Parameters
     ----------
-    rows : of the law's selection; reads `run`, `loss`, the law's columns, `width`, `depth`, `params`, `tokens`, and `flops` or
-        `gpu_hours`.
+    runs : those that the law was fitted to, with its columns.
     optimum : the law's on the budget: `loss` (nats per token), `width`, `depth` and `params`. Of a law without width and depth only the
         parameters count, since its shapes are none that it knows.
     uncertainty : the law's resamples, for intervals.
@@ -195,16 +182,18 @@ def against_runs(
     AgainstRuns; log losses and log tokens are interpolated between a run's checkpoints in the log of what they have spent.
     """
     plain = law if isinstance(law, PowerLaw) else law.law
-    runs = runs_at(rows, resource, budget, plain.columns)
-    if not runs.empty:
-        runs["predicted"] = law.predict(runs)
-        runs["deviation"] = runs["predicted"] / runs["loss"] - 1
+    found = runs.at(budget)
+    if not found.empty:
+        found["predicted"] = law.predict(found)
+        found["deviation"] = found["predicted"] / found["loss"] - 1
         compared = ["width", "depth", "params"] if {"width", "depth"} & set(plain.roles) else ["params"]
-        away = np.abs(np.log(runs[compared].to_numpy(float) / [float(optimum[name]) for name in compared]))
-        runs["alike"] = (away <= np.log(ALIKE)).all(axis=1)
+        away = np.abs(np.log(found[compared].to_numpy(float) / [float(optimum[name]) for name in compared]))
+        found["alike"] = (away <= np.log(ALIKE)).all(axis=1)
         if uncertainty is not None and not uncertainty.resamples.empty:
-            runs = runs.assign(**_intervals(law, plain, runs, uncertainty))
-    return AgainstRuns(budget, resource, runs.reindex(columns=list(COLUMNS)), float(optimum["loss"]), _pattern(law))
+            found = found.assign(**_intervals(law, plain, found, uncertainty))
+    return AgainstRuns(
+        budget, runs.resource, found.reindex(columns=list(COLUMNS)), float(optimum["loss"]), _pattern(law)
+    )
 
 
 def _pattern(law: HuberFit | PowerLaw) -> float:
@@ -221,7 +210,7 @@ def with_verdicts(table: pd.DataFrame, uncertainty: Uncertainty, rows: pd.DataFr
     ----------
     table : as :func:`gemstones.prescriptions.optimum.prescribe` gives it.
     uncertainty : the fit that prescribes, with its resamples.
-    rows : as for :func:`against_runs`.
+    rows : of the runs that it was fitted to (:func:`~gemstones.prescriptions.run_curves.checkpoints_of`).
 
     Returns
     -------
@@ -230,41 +219,15 @@ def with_verdicts(table: pd.DataFrame, uncertainty: Uncertainty, rows: pd.DataFr
     asked (predicted / observed − 1), how many are `asked`, how many of them lie `in_interval`; how many runs are `alike`; `runs`.
     """
     law, told = uncertainty.fit, {}
-    for index, optimum in table[table["variant"] == "relaxed"].iterrows():
-        found = against_runs(law, rows, optimum["resource"], optimum["budget"], optimum, uncertainty)  # type: ignore[arg-type]
-        if not found.runs.empty:
-            told[index] = found.row()
+    assert not isinstance(law, HullFit)
+    for resource, optima in table[table["variant"] == "relaxed"].groupby("resource", sort=False):
+        runs = Curves.of(rows, resource, law.law.columns)
+        for index, optimum in optima.iterrows():
+            found = against_runs(law, runs, optimum["budget"], optimum, uncertainty)
+            if not found.runs.empty:
+                told[index] = found.row()
     held = pd.DataFrame.from_dict(told, orient="index", columns=list(VERDICT))
     return table.join(held.astype(VERDICT))
-
-
-def runs_at(rows: pd.DataFrame, resource: Resource, budget: float, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """The runs that have spent a budget: `run`, `width`, `depth`, `params`, further columns, `tokens` and `loss` there, lowest loss first."""
-    names = run_names(rows) if {resource, "tokens", "loss"} <= set(rows) else None
-    wanted = ["run", *dict.fromkeys(["width", "depth", "params", *columns, "tokens", "loss"])]
-    if names is None:
-        return pd.DataFrame(columns=wanted)
-    if "suite" in rows and rows["suite"].nunique() > 1:
-        names = rows["suite"].astype(str).to_numpy(dtype=str) + " " + names
-    found = []
-    whole = (rows[[resource, *(name for name in wanted[1:] if name in rows)]].astype(float) > 0).all(axis=1).to_numpy()
-    for run, of_run in rows[whole].groupby(names[whole], sort=True):
-        known = of_run.sort_values(resource)
-        spent = known[resource].to_numpy(float)
-        # A cooldown counts with its main run, whose losses are other ones at the same budget.
-        if "phase" in known and known["phase"].nunique(dropna=False) > 1:
-            continue
-        if {"anchor", "step"} <= set(known) and (known["step"] == known["anchor"]).nunique() > 1:
-            continue  # starts and ends of cooldowns lie on no one curve
-        if len(spent) < 2 or not spent[0] <= budget <= spent[-1]:
-            continue
-        at = {
-            name: float(np.exp(np.interp(np.log(budget), np.log(spent), np.log(known[name].to_numpy(float)))))
-            for name in wanted[1:]
-            if name in rows
-        }
-        found.append({"run": str(run), **at})
-    return pd.DataFrame(found, columns=wanted).sort_values("loss", ignore_index=True)
 
 
 def _intervals(

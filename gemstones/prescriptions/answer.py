@@ -13,6 +13,7 @@ from gemstones.laws.fit import HuberFit
 from gemstones.prescriptions.against_runs import against_runs
 from gemstones.prescriptions.bands import QUANTITIES
 from gemstones.prescriptions.optimum import prescribe, shapes_table
+from gemstones.prescriptions.run_curves import Curves
 from gemstones.prescriptions.search import Search, real_params
 from gemstones.study import MOST_FLOPS
 
@@ -70,7 +71,7 @@ def answer(
         **found,
         "against_runs": None
         if rows is None
-        else against_runs(law, rows, resource, budget, relaxed, uncertainty).to_json(),
+        else against_runs(law, Curves.of(rows, resource, law.law.columns), budget, relaxed, uncertainty).to_json(),
         "nearest": _nearest(search, budget, relaxed, tokens_per_step),
         "speed": speeds
         and {

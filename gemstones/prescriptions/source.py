@@ -21,7 +21,7 @@ from gemstones.laws.resampling import names_of
 from gemstones.laws.uncertainty import Uncertainty
 from gemstones.losses import table
 from gemstones.losses.selections import select
-from gemstones.prescriptions.against_runs import checkpoints_of
+from gemstones.prescriptions.run_curves import checkpoints_of
 from gemstones.prescriptions.speeds import Speeds, speeds_of
 from gemstones.prescriptions.study import fitted_speeds
 from gemstones.study import Recipe, Study, Suite

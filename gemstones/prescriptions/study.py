@@ -9,10 +9,11 @@ import pandas as pd
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.uncertainty import Uncertainty
 from gemstones.losses.selections import select
-from gemstones.prescriptions.against_runs import checkpoints_of, with_verdicts
+from gemstones.prescriptions.against_runs import with_verdicts
 from gemstones.prescriptions.depth_width import depth_width
 from gemstones.prescriptions.optimum import budgets, gpu_hour_budgets, prescribe
 from gemstones.prescriptions.overtraining import overtraining
+from gemstones.prescriptions.run_curves import checkpoints_of
 from gemstones.prescriptions.speeds import Speeds, speeds_of, too_few
 from gemstones.study import Study
 

@@ -16,6 +16,7 @@ rule prescription:
                 f"prescriptions/{name}"
                 for name in (
                     "against_runs",
+                    "run_curves",
                     "bands",
                     "depth_width",
                     "optimum",
