@@ -37,7 +37,8 @@ from gemstones.laws.choice import COLUMNS as CHOICE
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HullFit, best_per_bin
 from gemstones.laws.uncertainty import Uncertainty
-from gemstones.prescriptions.against_runs import LOWEST, runs_at
+from gemstones.prescriptions.against_runs import LOWEST
+from gemstones.prescriptions.run_curves import Curves
 from gemstones.study import Figure as FigureRow
 from gemstones.study import Study, load
 from gemstones.suite.shapes import architecture
@@ -612,7 +613,7 @@ def test_prescriptions_stand_among_the_lowest_runs_of_each_budget(tables: dict[s
     assert list(data["fit"].unique()) == fits
     rows = tables["rainbow"].rows("all")
     for (fit, flops), part in data.groupby(["fit", "flops"]):
-        reached = runs_at(rows, "flops", flops)
+        reached = Curves.of(rows, "flops").at(flops)
         assert len(reached) >= FEWEST
         assert part["run"].tolist() == reached["run"].head(LOWEST).tolist()
         predicted = tables["rainbow"].laws[fit].predict(reached.head(LOWEST))
