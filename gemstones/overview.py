@@ -93,9 +93,10 @@ def percent(ratio: float, digits: int = 0) -> str:
     return f"{100 * ratio:.{digits}f} %"
 
 
-def interval(low: float, high: float, digits: int = 2) -> str:
-    """`low to high`, or word that there is none."""
-    return "no interval" if pd.isna(low) or pd.isna(high) else f"{low:.{digits}f} to {high:.{digits}f}"
+def interval(low: float, high: float, digits: int = 2, unsure: bool = False) -> str:
+    """`low to high`, after a ~ where its ends are unsure, or word that there is none."""
+    known = not (pd.isna(low) or pd.isna(high))
+    return f"{'~ ' if unsure else ''}{low:.{digits}f} to {high:.{digits}f}" if known else "no interval"
 
 
 def _models(losses: pd.DataFrame) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def _slopes(table: pd.DataFrame) -> list[dict[str, Any]]:
     chosen = (table["param_count"] == "params") & table["slope"].notna()
     chosen &= (table["resource"] == "flops") & table["huber_delta"].fillna(1e-4).eq(1e-4)
     columns = ["fit", "approach", "selection", "slope", "slope_low", "slope_high", "slope_published",
-               "irreducible_loss", "irreducible_loss_low", "irreducible_loss_high", "warnings"]  # fmt: skip
+               "irreducible_loss", "irreducible_loss_low", "irreducible_loss_high", "unsure", "warnings"]  # fmt: skip
     rows: list[dict[str, Any]] = table.loc[chosen, columns].to_dict("records")
     return [{**row, "label": fit_label(str(row["fit"]))} for row in rows]
 
@@ -194,13 +195,15 @@ def _published(table: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def _prescriptions(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The feasible optimum at about ten budgets of FLOPs, with width/depth of the relaxed one and its interval."""
+    """The feasible optimum at some budgets of FLOPs, more of them where runs have been, with width/depth of the relaxed one."""
     rows = table[table["resource"] == "flops"].set_index("variant")
     feasible = rows.loc[["feasible"]].reset_index(drop=True)
     relaxed = rows.loc[["relaxed"]].set_index("flops")
     step = max(1, round(len(feasible) / 9))
+    told = set(rows.loc[["relaxed"]].query("verdict.notna()")["flops"]) if "verdict" in rows else set()
+    wanted = [i % step == 0 or (i % max(1, step // 2) == 0 and at in told) for i, at in enumerate(feasible["flops"])]
     ratio = ["aspect_ratio", "aspect_ratio_low", "aspect_ratio_high"]
-    chosen = feasible.iloc[::step].drop(columns=ratio).join(relaxed[ratio], on="flops")
+    chosen = feasible[wanted].drop(columns=ratio).join(relaxed[ratio], on="flops")
     chosen = chosen.drop(columns=AGAINST, errors="ignore").join(relaxed.reindex(columns=AGAINST), on="flops")
     columns = [*AGAINST, "flops", "width", "depth", "params", "tokens", "loss", "extrapolated", "beyond_fitted", *ratio]
     # Where the range of the fitted rows is unknown, nothing is marked.

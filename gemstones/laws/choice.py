@@ -113,7 +113,10 @@ def said(choice: Mapping[str, Any], fit: str) -> str:
         return f"{own}, the least of all forms that were compared"
     more = f"{100 * row['above_best']:.3f} ± {100 * (row['above_best_se'] or 0):.3f} percentage points more than {best['law']}"
     if row["above_best"] <= (row["above_best_se"] or 0):
-        return f"{own}: {more}, which is within a standard error and has {best['parameters'] - row['parameters']} more parameters"
+        fewer = best["parameters"] - row["parameters"]
+        return (
+            f"{own}: {more}; that is within a standard error, with {fewer} parameter{'s' if fewer != 1 else ''} fewer"
+        )
     return f"{own}: {more}, the best form"
 
 

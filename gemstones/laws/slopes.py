@@ -10,13 +10,14 @@ import pandas as pd
 from gemstones.files import write_csv, write_text
 from gemstones.laws.fit import HuberFit
 from gemstones.laws.hull import HullFit
+from gemstones.laws.uncertainty import ENDS_ERROR
 from gemstones.report import write_html_table
 from gemstones.study import Approach1, Approach3, Study
 
 QUANTITIES = ("slope", "irreducible_loss")
 COLUMNS = (
     "fit", "approach", "selection", "covariates", "param_count", "resource", "huber_delta",
-    *(f"{name}{end}" for name in QUANTITIES for end in ("", "_low", "_high", "_published")), "warnings",
+    *(f"{name}{end}" for name in QUANTITIES for end in ("", "_low", "_high", "_published")), "unsure", "warnings",
 )  # fmt: skip
 # What LaTeX reads as a command.
 SPECIAL = {
@@ -36,7 +37,8 @@ def slopes(study: Study, fits: Mapping[str, HuberFit | HullFit], published: pd.D
     Returns
     -------
     DataFrame; `slope` is d log N*/d log C, of Approach 1 that of its line and of a law of params and tokens
-    beta/(alpha + beta); null for other laws, whose optimum is no power law. Intervals are those of the fits' JSON.
+    beta/(alpha + beta); null for other laws, whose optimum is no power law. Intervals are those of the fits' JSON; `unsure` names
+    those of which resamples leave an end unsure by more than a tenth of the width.
     """
     theirs = pd.DataFrame() if published is None else published.set_index("fit")
     rows = []
@@ -52,12 +54,17 @@ def slopes(study: Study, fits: Mapping[str, HuberFit | HullFit], published: pd.D
                 "slope": (found.law.slope, intervals.get("slope")),
                 "irreducible_loss": (found.law.irreducible_loss, intervals.get("irreducible_loss")),
             }
+        errors = (found.evidence.get("intervals") or {}).get("ends_standard_error", {})
+        unsure = []
         for quantity, (value, ends) in values.items():
             row[quantity] = value
+            error = errors.get("slope_params" if isinstance(found, HullFit) else quantity)
+            if ends and error and max(error) > ENDS_ERROR * (ends[1] - ends[0]):
+                unsure.append(quantity)
             row[f"{quantity}_low"], row[f"{quantity}_high"] = ends or (None, None)
             if name in theirs.index:
                 row[f"{quantity}_published"] = theirs.at[name, f"{quantity}_published"]
-        rows.append(row)
+        rows.append({**row, "unsure": ", ".join(unsure) or None})
     numbers = {column: float for column in COLUMNS if column.startswith(QUANTITIES) or column == "huber_delta"}
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS)).astype(numbers)
 

@@ -32,6 +32,7 @@ def tables(mini):
         "irreducible_loss": 1.9,
         "irreducible_loss_low": None,
         "irreducible_loss_high": None,
+        "unsure": "slope",
         "warnings": "E is open",
     }
     overspend = pd.DataFrame(
@@ -83,7 +84,7 @@ def tables(mini):
 def test_it_says_what_was_found(mini, tables):
     page = " ".join(overview(mini, tables, TEMPLATE).split())
     assert "2 runs of 2 shapes with 26k to 50k parameters and width/depth from 8 to 64, up to 600k tokens" in page
-    assert '"A3 all ‡", "0.700 (0.60 to 0.80)", "1.90 (no interval)"' in page
+    assert '"A3 all ‡", "0.700 (~ 0.60 to 0.80)", "1.90 (no interval)"' in page
     assert '"mine", "0.700' in page
     assert '"10¹² \\* †", "48x3", "100k", "1M", "15.2 (12 to 19)", "4.123"' in page
     assert "1 of 2 runs come within 2 % of the frontier of all checkpoints" in page

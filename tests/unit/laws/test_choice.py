@@ -56,7 +56,7 @@ def test_the_simplest_within_a_standard_error_prescribes(mini):
     near = compared(**{PAIR: (0.010, 0.005, 0.001, 5), FOUR: (0.0051, 1e-4, 2e-4, 9), FOUR_WITH: (0.005, 0, 0, 10)})
     found = choose(mini, near)
     assert (found["fit"], found["chosen_by"], found["best"]["fit"]) == (FOUR, "held-out error", FOUR_WITH)
-    assert "which is within a standard error and has 1 more parameters" in found["said"]
+    assert "; that is within a standard error, with 1 parameter fewer" in found["said"]
     far = compared(**{PAIR: (0.010, 0.005, 0.001, 5), FOUR: (0.0053, 3e-4, 2e-4, 9), FOUR_WITH: (0.005, 0, 0, 10)})
     assert choose(mini, far)["fit"] == FOUR_WITH
     assert choose(mini, far)["said"].endswith("the least of all forms that were compared")
