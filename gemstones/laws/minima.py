@@ -39,7 +39,7 @@ def lowest_minima(problem: Problem, huber_delta: float, seed: int = 0) -> Minima
     generator = np.random.default_rng(seed)
     starts = np.concatenate([screened_starts(problem, STARTS, generator), wide_starts(problem, WIDE, generator)])
     minima = _revived(minimize(starts, problem, huber_delta), problem, huber_delta)
-    minima = _polished(_along_constant(minima, problem, huber_delta), problem, huber_delta)
+    minima = _polished(along_constant(minima, problem, huber_delta), problem, huber_delta)
     for tried in range(DESCENTS):
         best = int(np.argmin(minima.objective))
         converged = _at_rest(minima, best, problem, huber_delta)
@@ -90,7 +90,7 @@ def _revived(minima: Minima, problem: Problem, huber_delta: float) -> Minima:
     return minima
 
 
-def _along_constant(minima: Minima, problem: Problem, huber_delta: float) -> Minima:
+def along_constant(minima: Minima, problem: Problem, huber_delta: float) -> Minima:
     """The same, the lowest ends taken on along a valley to other values of E, where one is lower: minima of nearly one objective lie there."""
     best = int(np.argmin(minima.objective))
     if not minima.lowest_curvature[best] < VALLEY:
