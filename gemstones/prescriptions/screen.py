@@ -239,6 +239,8 @@ def _print_optimum(console: Console, source: Source, found: Mapping[str, Any]) -
                 f". The prediction interval, of a run that is not trained yet, holds the noise of runs as well: ±{100 * wider:.2g} % "
                 f"by {noise['runs']} {whose}"
             )
+            if source.law.evidence.get("patterns", {}).get("warnings"):
+                told += ". The pattern that a warning names is not in it"
         console.print(f"{told}.", style="dim")
 
 
