@@ -18,7 +18,9 @@ Array = NDArray[np.float64]
 
 # Deltas passed through on the way to a smaller one; the objective is L1-like at the last.
 STAGES = (3e-2, 3e-3, 1e-3, 3e-4)
-OPTIONS = {"maxiter": 4000, "maxfun": 9000, "ftol": 1e-15, "gtol": 1e-11}
+OPTIONS = {"ftol": 1e-15, "gtol": 1e-11}
+# Evaluations for a start and stage, and rows times evaluations: doubts are those of small tables, and large ones would take hours.
+EVALUATIONS, ROW_EVALUATIONS = 9000, 7_000_000
 
 
 def descend(starts: Array, problem: Problem, delta: float, staged: bool = True) -> Array:
@@ -33,13 +35,15 @@ def descend(starts: Array, problem: Problem, delta: float, staged: bool = True) 
     most = float(np.log(loss.max())) + 1
     bounds = [*zip(low, high, strict=True), *[(least, most)] * k, (0.0, float(loss.max()))]
     limits = np.array(bounds).T
+    most_often = max(50, min(EVALUATIONS, ROW_EVALUATIONS // problem.rows))
+    options = {**OPTIONS, "maxfun": most_often, "maxiter": most_often}
     found = []
     for phi in starts:
         point = np.r_[exponents(phi, term), np.log(np.maximum(phi[:k], np.exp(max(least, -650.0)))), phi[-1]]
         for stage in [*(each for each in STAGES if staged and each > delta), delta]:
             point = np.clip(point, *limits)
             point = scipy_minimize(
-                _objective(problem, stage), point, jac=True, method="L-BFGS-B", bounds=bounds, options=OPTIONS
+                _objective(problem, stage), point, jac=True, method="L-BFGS-B", bounds=bounds, options=options
             ).x
         found.append(from_exponents(point[None, :m], point[None, m : m + k], point[-1:], term)[0])
     return np.array(found)
