@@ -114,7 +114,7 @@ def _power_law_form(fit: HuberFit) -> Answers:
             f" − α_{j}{'abcdefgh'[i] if len(term) > 1 else ''} · log {columns[role]}" for i, role in enumerate(term)
         )
         terms.append(f"exp(c_{j}{powers})")
-    shape = " (here also of the shape: Gemstones, Eq. 2 and 3)" if {"width", "depth"} & set(law.roles) else ""
+    shape = " (here also of the shape: Gemstones, Eq. 2 and 3)" if law.knows_shapes else ""
     products = [covariates for covariates in law.covariates if "*" in covariates]
     assumed = "each covariate lowers the loss by a power law of its own, whatever the others are"
     if products:

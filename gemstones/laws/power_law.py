@@ -151,6 +151,11 @@ class PowerLaw:
         return roles(self.covariates)
 
     @property
+    def knows_shapes(self) -> bool:
+        """Whether the law depends on width or depth, and not on counts of parameters alone."""
+        return bool({"width", "depth"} & set(self.roles))
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the losses table that hold them."""
         return covariate_columns(self.covariates, self.param_count)

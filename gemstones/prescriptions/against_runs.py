@@ -186,7 +186,7 @@ def against_runs(
     if not found.empty:
         found["predicted"] = law.predict(found)
         found["deviation"] = found["predicted"] / found["loss"] - 1
-        compared = ["width", "depth", "params"] if {"width", "depth"} & set(plain.roles) else ["params"]
+        compared = ["width", "depth", "params"] if plain.knows_shapes else ["params"]
         away = np.abs(np.log(found[compared].to_numpy(float) / [float(optimum[name]) for name in compared]))
         found["alike"] = (away <= np.log(ALIKE)).all(axis=1)
         if uncertainty is not None and not uncertainty.resamples.empty:

@@ -30,6 +30,7 @@ def write_page(
     name: str,
     level: float,
     growth: pd.DataFrame | None = None,
+    shapes: bool = True,
 ) -> None:
     """Write the prescriptions of one fit, a table for each resource, without columns that are empty.
 
@@ -41,10 +42,11 @@ def write_page(
     name : of the fit.
     level : of its intervals.
     growth : of depth with width (:func:`gemstones.prescriptions.depth_width.depth_width`).
+    shapes : whether the law knows any.
     """
     heading = {"flops": "Budgets in FLOPs", "gpu_hours": "Budgets in GPU-hours"}
     tables = {
-        heading[str(resource)]: page_table(rows, str(resource), level)
+        heading[str(resource)]: page_table(rows, str(resource), level, shapes)
         for resource, rows in table.groupby("resource", sort=False)
     }
     tables |= _against(table)
@@ -67,7 +69,7 @@ def _against(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
-def page_table(rows: pd.DataFrame, resource: str, level: float) -> pd.DataFrame:
+def page_table(rows: pd.DataFrame, resource: str, level: float, shapes: bool = True) -> pd.DataFrame:
     """One row for each budget of a resource: the feasible shape, then the relaxed optimum with its intervals, then GPU-hours."""
     relaxed, feasible = (rows[rows["variant"] == variant].reset_index(drop=True) for variant in ("relaxed", "feasible"))
     columns: dict[str, pd.Series] = {
@@ -83,7 +85,9 @@ def page_table(rows: pd.DataFrame, resource: str, level: float) -> pd.DataFrame:
         ends = zip(relaxed[f"{quantity}_low"] / unit, relaxed[f"{quantity}_high"] / unit, strict=True)
         if quantity in relaxed:
             columns[label] = relaxed[quantity] / unit
-        columns[f"{label}, {100 * level:g} %"] = pd.Series(
+        # Resamples of a law without shapes hold its loss less often than their level says (docs/intervals.md).
+        middle = "" if shapes or quantity != "loss" else "middle "
+        columns[f"{label}, {middle}{100 * level:g} %"] = pd.Series(
             [None if pd.isna(low) else f"{_short(low)} … {_short(high)}" for low, high in ends], dtype=object
         )
     if resource == "gpu_hours":
