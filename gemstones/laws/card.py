@@ -240,7 +240,10 @@ def _patterns(found: Mapping[str, Any] | None) -> str:
         return "yes: " + "; ".join(found["warnings"])
     if reason := found.get("not_tested"):
         return f"not tested: {reason}"
-    return "none that chance does not make in one of a hundred, or of 0.2 % of the loss: early against later losses, and runs by shape"
+    return (
+        "none that chance does not make in one of a hundred, or of 0.2 % of the loss: early against later losses, and runs by shape "
+        "(a law with width and depth bends to the runs that it is fitted to, so that these show little)"
+    )
 
 
 def _noise(found: Mapping[str, Any] | None) -> str:
