@@ -13,4 +13,4 @@ study, fit, paths, out = load(snakemake.config), snakemake.wildcards.fit, snakem
 law, resamples = laws.read(paths.law), pd.read_parquet(paths.resamples)
 found = prescriptions_of(study, fit, law, resamples, table.read(paths.losses))
 files.write_parquet(found, out.table, dict(snakemake.params.items()))
-write_page(found, out.html, out.csv, fit, study.bootstrap.level, growth_of(study, law, resamples), law.law.knows_shapes)
+write_page(found, out.html, out.csv, fit, study.bootstrap.level, growth_of(study, law, resamples))

@@ -245,7 +245,8 @@ def _handles(study: Study, series: pd.DataFrame, styles: dict[str, Style]) -> li
             handles.append(Line2D([], [], label=label.format(fit_label(name)), **_look(kind, styles[name])))
         if kind == "relaxed" and series["params_low"].notna().any():
             alone = len(handles) == 1
-            label = f"{'its' if alone else 'their'} {100 * study.bootstrap.level:g} % interval{'' if alone else 's'}"
+            # Of width/depth, these hold less often than their level says (docs/intervals.md).
+            label = f"middle {100 * study.bootstrap.level:g} % of {'its' if alone else 'their'} resamples"
             band: dict[str, Any] = {"facecolor": styles[named["name"].iloc[0]].color if alone else GREY, "alpha": 0.3}
             edge: dict[str, Any] = {"linewidth": 0} if alone else {"edgecolor": "black", **EDGE}
             handles.append(Patch(label=label, **band, **edge))

@@ -15,6 +15,8 @@ SHOWN = {
     "aspect_ratio": ("width/depth", 1), "params": ("1e9 parameters", 1e9), "tokens": ("1e9 tokens", 1e9),
     "tokens_per_param": ("tokens per parameter", 1), "loss": ("loss", 1), "run_loss": ("loss of a run", 1),
 }  # fmt: skip
+# What resamples hold less often than their level says, in simulated suites like the authors' (docs/intervals.md): no interval of that level.
+LESS_OFTEN = ("width", "depth", "aspect_ratio", "loss")
 # What the runs say of the relaxed optimum, of the columns that `with_verdicts` gives a table.
 AGAINST = {
     "verdict": "verdict", "loss": "promised loss", "lowest_loss": "lowest loss of a run", "lowest_run": "run",
@@ -30,7 +32,6 @@ def write_page(
     name: str,
     level: float,
     growth: pd.DataFrame | None = None,
-    shapes: bool = True,
 ) -> None:
     """Write the prescriptions of one fit, a table for each resource, without columns that are empty.
 
@@ -42,11 +43,10 @@ def write_page(
     name : of the fit.
     level : of its intervals.
     growth : of depth with width (:func:`gemstones.prescriptions.depth_width.depth_width`).
-    shapes : whether the law knows any.
     """
     heading = {"flops": "Budgets in FLOPs", "gpu_hours": "Budgets in GPU-hours"}
     tables = {
-        heading[str(resource)]: page_table(rows, str(resource), level, shapes)
+        heading[str(resource)]: page_table(rows, str(resource), level)
         for resource, rows in table.groupby("resource", sort=False)
     }
     tables |= _against(table)
@@ -69,7 +69,7 @@ def _against(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
-def page_table(rows: pd.DataFrame, resource: str, level: float, shapes: bool = True) -> pd.DataFrame:
+def page_table(rows: pd.DataFrame, resource: str, level: float) -> pd.DataFrame:
     """One row for each budget of a resource: the feasible shape, then the relaxed optimum with its intervals, then GPU-hours."""
     relaxed, feasible = (rows[rows["variant"] == variant].reset_index(drop=True) for variant in ("relaxed", "feasible"))
     columns: dict[str, pd.Series] = {
@@ -85,8 +85,7 @@ def page_table(rows: pd.DataFrame, resource: str, level: float, shapes: bool = T
         ends = zip(relaxed[f"{quantity}_low"] / unit, relaxed[f"{quantity}_high"] / unit, strict=True)
         if quantity in relaxed:
             columns[label] = relaxed[quantity] / unit
-        # Resamples of a law without shapes hold its loss less often than their level says (docs/intervals.md).
-        middle = "" if shapes or quantity != "loss" else "middle "
+        middle = "middle " if quantity in LESS_OFTEN else ""
         columns[f"{label}, {middle}{100 * level:g} %"] = pd.Series(
             [None if pd.isna(low) else f"{_short(low)} … {_short(high)}" for low, high in ends], dtype=object
         )

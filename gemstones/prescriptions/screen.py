@@ -14,6 +14,7 @@ from gemstones.laws.choice import said
 from gemstones.laws.noise import RunNoise
 from gemstones.prescriptions.against_runs import LOWEST
 from gemstones.prescriptions.answer import answer, budget_for
+from gemstones.prescriptions.page import LESS_OFTEN
 from gemstones.prescriptions.search import UNITS, Search
 from gemstones.prescriptions.source import Source, find
 from gemstones.prescriptions.speeds import too_few
@@ -155,8 +156,7 @@ def _warnings(source: Source, found: Mapping[str, Any]) -> list[str]:
         )
     if not law.law.knows_shapes:
         warnings.append(
-            f"a law of {', '.join(law.law.covariates)} knows no shapes: among those with equal parameters, it takes the cheapest, and "
-            "resamples hold its loss in some 80 of 100 simulated suites only (docs/intervals.md)"
+            f"a law of {', '.join(law.law.covariates)} knows no shapes: among those with equal parameters, it takes the cheapest"
         )
     if not law.converged:
         warnings.append("the fit of the law has not converged")
@@ -221,7 +221,7 @@ def _print_optimum(console: Console, source: Source, found: Mapping[str, Any]) -
         ends = relaxed["intervals"][name]
         cells = [_value(name, shape[name]) for shape in shapes]
         interval = [" … ".join(_value(name, end) for end in ends) if ends else "–"] if level else []
-        if level and name == "loss" and not source.law.law.knows_shapes:
+        if level and name in LESS_OFTEN:
             label += f" (middle {100 * source.uncertainty.level:g} %)"  # type: ignore[union-attr]
         table.add_row(label, *cells, *interval)
     if level and (of_run := relaxed["intervals"]["run_loss"]):
@@ -233,7 +233,10 @@ def _print_optimum(console: Console, source: Source, found: Mapping[str, Any]) -
         table.add_row("FLOPs", *(f"{shape['flops']:.3g}" for shape in (feasible, relaxed)))
     console.print(narrowed(table, console, ["C = 6NT", "relaxed"]))
     if level:
-        told = "Intervals are those of the relaxed optimum by the laws of resamples"
+        told = (
+            "Intervals are those of the relaxed optimum by the laws of resamples; in simulated suites, what is called the middle of "
+            "these holds the truth less often than its percentage (docs/intervals.md)"
+        )
         noise = source.law.evidence.get("noise")
         if noise:
             wider = RunNoise.from_json(noise).half_width(source.uncertainty.level)  # type: ignore[union-attr]
