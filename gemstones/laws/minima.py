@@ -13,7 +13,7 @@ from gemstones.laws.objective import Problem
 from gemstones.laws.starts import dropped_terms, screened_starts, wide_starts
 
 # Screened starts, and wide ones. Where a share of less than ENOUGH ends at the minimum, as many go down by SciPy.
-STARTS, WIDE, ENOUGH = 8, 4, 0.4
+STARTS, WIDE, ENOUGH = 8, 4, 0.6
 # A minimum of a smaller scaled curvature lies in a valley along which an exponent may go far without a step that is worth it.
 FLAT = 1e-8
 # In a valley of a smaller scaled curvature than this, so many values of E are tried.
